@@ -1,0 +1,199 @@
+# GNU make. CC, CPPFLAGS, CFLAGS and LDFLAGS are honoured; CONFIG_PLUGIN=n leaves plugins out.
+
+CFLAGS        ?= -O2 -g
+CONFIG_PLUGIN ?= y
+BUILD         ?= build
+OUT           ?= .
+
+PREFIX     ?= /usr/local
+BINDIR     ?= $(PREFIX)/bin
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR     ?= $(PREFIX)/share/man
+COMPDIR    ?= $(PREFIX)/share/bash-completion/completions
+PLUGINDIR  ?= $(LIBDIR)/emu/plugins
+
+# Guest programs are the tests' subject: what compiles them does not follow CC.
+GUEST_CC ?= gcc
+MUSL_CC  ?= musl-gcc
+
+COMMON := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wmissing-prototypes -I. -MMD -MP
+OWN    := $(COMMON) -fPIE
+ifneq ($(findstring musl-gcc,$(CC)),) # Debian's comes without the kernel's headers
+OWN    += -idirafter /usr/include -idirafter /usr/include/$(shell gcc -print-multiarch)
+endif
+
+SRCS := $(filter-out plugin%.c,$(wildcard *.c))
+ifeq ($(CONFIG_PLUGIN),y)
+SRCS    += $(wildcard plugin*.c)
+PLUGINS := $(patsubst plugins/%.c,$(OUT)/lib%.so,$(wildcard plugins/*.c))
+OWN     += -DCONFIG_PLUGIN -DEMU_PLUGINDIR='"$(PLUGINDIR)"'
+EXPORT  := -Wl,--dynamic-list=$(BUILD)/symbols.list
+LISTS   := $(BUILD)/symbols.list $(BUILD)/symbols-ld64.list
+endif
+OBJS := $(SRCS:%.c=$(BUILD)/%.o) $(patsubst %.S,$(BUILD)/%.o,$(wildcard *.S))
+
+all: $(OUT)/emu $(PLUGINS)
+
+$(OUT)/emu: $(OBJS) $(LISTS)
+	$(CC) $(CFLAGS) -pie $(LDFLAGS) $(EXPORT) -o $@ $(OBJS) -ldl -lpthread
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	$(CC) $(OWN) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$*) -c -o $@ $<
+
+$(BUILD)/%.o: %.S $(BUILD)/flags
+	$(CC) -I. -MMD -MP $(CPPFLAGS) -c -o $@ $<
+
+$(BUILD)/%.o: %.S cpu_offsets.h $(BUILD)/flags
+	$(CC) -c -o $@ $<
+
+# Its handlers start with the guest's %fs, where the canary is not the one of our libc.
+CFLAGS_signal := -fno-stack-protector
+
+$(OUT)/lib%.so: plugins/%.c $(BUILD)/flags
+	$(CC) $(COMMON) -fPIC -fvisibility=hidden -Iplugins -MF $(BUILD)/plugins/$*.d \
+	    $(CPPFLAGS) $(CFLAGS) -shared $(LDFLAGS) -o $@ $<
+
+# What plugins link against: GNU ld takes the list as it is, ld64 bare names with an underscore.
+$(BUILD)/symbols.list: symbols.map $(BUILD)/flags
+	cp $< $@
+$(BUILD)/symbols-ld64.list: symbols.map $(BUILD)/flags
+	sed -n '/qemu_/{s/;//;s/^[[:blank:]]*/_/;p;}' $< >$@
+
+# Rewritten only when a choice changes, which rebuilds everything.
+CHOICES := $(CC) $(OWN) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS)
+$(BUILD)/flags: FORCE
+	@mkdir -p $(BUILD)/plugins $(BUILD)/tests $(BUILD)/guest
+	@printf '%s\n' '$(subst ','\'',$(CHOICES))' >$@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+# ---- tests ----------------------------------------------------------------------------------
+
+TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
+TEST_LIBS = -lcmocka
+RUNS_EMU := guest count options plugin bad_elf
+UNIT  := $(filter-out $(RUNS_EMU:%=$(BUILD)/tests/test_%),$(TESTS))
+
+# A test pulls from the archive only what it names: test_decode gets decode.o alone.
+$(BUILD)/libemu.a: $(OBJS)
+	rm -f $@
+	ar rc $@ $^
+$(BUILD)/tests/%: tests/%.c $(BUILD)/libemu.a
+	$(CC) $(OWN) $(CPPFLAGS) $(CFLAGS) -pie $(LDFLAGS) -o $@ $< $(BUILD)/libemu.a \
+	    $(TEST_LIBS) -ldl -lpthread
+
+# Guest programs: .S stands alone, .c is dynamic, lib*.c a shared object for dlopen; hello and
+# env are also built in every way a program can be linked.
+GUEST_FLAGS := -D_GNU_SOURCE -O1 -g -Wall -pthread
+GUEST_NAMES := $(filter-out lib%,$(basename $(notdir $(wildcard tests/guest/*.[cS]))))
+GUEST_LIBS  := $(patsubst tests/guest/%.c,%.so,$(wildcard tests/guest/lib*.c))
+VARIANTS    := static static-pie no-pie musl musl-static
+GUESTS := $(addprefix $(BUILD)/guest/,$(GUEST_NAMES) $(GUEST_LIBS) \
+            $(foreach v,$(VARIANTS),hello-$v environment-$v))
+
+$(BUILD)/guest/%: tests/guest/%.S tests/guest/guest.inc | $(BUILD)/flags
+	$(GUEST_CC) -nostdlib -static -o $@ $<
+$(BUILD)/guest/%: tests/guest/%.c | $(BUILD)/flags
+	$(GUEST_CC) $(GUEST_FLAGS) -o $@ $< -lm -ldl
+$(BUILD)/guest/%.so: tests/guest/%.c | $(BUILD)/flags
+	$(GUEST_CC) $(GUEST_FLAGS) -fPIC -shared -o $@ $<
+$(BUILD)/guest/%-static: tests/guest/%.c | $(BUILD)/flags
+	$(GUEST_CC) $(GUEST_FLAGS) -static -o $@ $<
+$(BUILD)/guest/%-static-pie: tests/guest/%.c | $(BUILD)/flags
+	$(GUEST_CC) $(GUEST_FLAGS) -static-pie -o $@ $<
+$(BUILD)/guest/%-no-pie: tests/guest/%.c | $(BUILD)/flags
+	$(GUEST_CC) $(GUEST_FLAGS) -no-pie -o $@ $<
+$(BUILD)/guest/%-musl: tests/guest/%.c | $(BUILD)/flags
+	$(MUSL_CC) $(GUEST_FLAGS) -o $@ $<
+$(BUILD)/guest/%-musl-static: tests/guest/%.c | $(BUILD)/flags
+	$(MUSL_CC) $(GUEST_FLAGS) -static -o $@ $<
+
+export EMU ?= $(OUT)/emu
+export EMU_TEST_BUILD := $(BUILD)
+# Every test program runs, also behind one that failed.
+RUN_TESTS = status=0; for t in $(1); do echo "== $$t"; $$t || status=1; done; exit $$status
+
+check: all $(TESTS) $(GUESTS)
+	@$(call RUN_TESTS,$(TESTS))
+# The guest suite in every forced mode, and again and again under load.
+check-modes: all $(BUILD)/tests/test_guest $(GUESTS)
+	$(BUILD)/tests/test_guest all
+check-stress: all $(BUILD)/tests/test_guest $(GUESTS)
+	$(BUILD)/tests/test_guest stress
+check-unit: $(UNIT)
+	@$(call RUN_TESTS,$(UNIT))
+
+# The decoder against objdump over everything installed; random bytes against the processor.
+TOOL_NAMES := decode_objdump fuzz_decode bench_decode
+TOOLS      := $(TOOL_NAMES:%=$(BUILD)/tests/%)
+$(TOOLS): TEST_LIBS =
+SECONDS ?= 30
+check-disas-all: $(BUILD)/tests/decode_objdump
+	find /usr/bin /usr/lib/x86_64-linux-gnu -type f \( -perm -1 -o -name '*.so*' \) -print0 | \
+	    xargs -0 $<
+fuzz: $(BUILD)/tests/fuzz_decode
+	$< -t $(SECONDS)
+bench-decode: $(BUILD)/tests/bench_decode
+	$<
+
+# The processor beside emu, instruction by instruction: emu -plugin build/tests/liblockstep.so PROG
+lockstep: $(BUILD)/tests/liblockstep.so
+$(BUILD)/tests/liblockstep.so: tests/plugins/lockstep.c $(BUILD)/flags
+	$(CC) $(COMMON) -fPIC -fvisibility=hidden -Iplugins $(CPPFLAGS) $(CFLAGS) -shared -o $@ $<
+
+# The parts that run no guest code, under both sanitizers; generated code and ASan's shadow do
+# not live in one process, so the guest suite runs under UBSan only.
+asan:
+	$(MAKE) BUILD=build/asan OUT=build/asan LDFLAGS='$(LDFLAGS)' \
+	    CFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover' check-unit
+ubsan:
+	$(MAKE) BUILD=build/ubsan OUT=build/ubsan \
+	    CFLAGS='-O1 -g -fsanitize=undefined -fno-sanitize-recover' check
+
+# It does not follow pointers that the emitter moves on, nor kinds that imply an argument.
+lint:
+	cppcheck -q --std=c11 --language=c --enable=warning,portability --library=tests/cppcheck.cfg \
+	    --suppress=unknownMacro --suppress='*:jit_x86_64.c' --error-exitcode=1 \
+	    -DCONFIG_PLUGIN -D_GNU_SOURCE -I. $(SRCS)
+	clang-format --dry-run -Werror $(wildcard *.[ch] plugins/*.[ch] tests/*.[ch] tests/*/*.[ch])
+
+# Function lengths. A function opens with { and closes with } in column 0; tables do not.
+budget:
+	@awk 'FNR == 1 {start = 0} /^\{/ {start = FNR} \
+	    /^\}/ && start {n = FNR - start + 1; sum += n; count++; start = 0; \
+	        if (n > 60) printf "%4d lines: %s:%d\n", n, FILENAME, FNR - n + 1; \
+	        if (n > 120) bad = 1} \
+	    END {printf "%d functions, mean %.1f lines\n", count, sum / count; exit bad}' \
+	    $(wildcard *.[ch] plugins/*.[ch] tests/*.[ch] tests/*/*.[ch])
+
+# CPU time against native; BENCH=-plugins adds the counting plugins, -json another form.
+BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
+$(BUILD)/bench/%: tests/bench/%.c
+	@mkdir -p $(@D)
+	$(GUEST_CC) -O2 -Wall -o $@ $<
+bench: all $(BENCHES)
+	tests/bench/run $(BENCH)
+
+# ---- installation ---------------------------------------------------------------------------
+
+DIRS := $(BINDIR) $(MANDIR)/man1 $(COMPDIR) $(PLUGINDIR) $(INCLUDEDIR)/emu
+install: all
+	install -d $(addprefix $(DESTDIR),$(DIRS))
+	install -m 755 $(OUT)/emu $(DESTDIR)$(BINDIR)/emu
+	install -m 644 docs/emu.1 $(DESTDIR)$(MANDIR)/man1/emu.1
+	install -m 644 docs/emu.bash $(DESTDIR)$(COMPDIR)/emu
+	install -m 644 plugin.h $(DESTDIR)$(INCLUDEDIR)/emu/qemu-plugin.h
+	$(if $(PLUGINS),install -m 755 $(PLUGINS) $(DESTDIR)$(PLUGINDIR))
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(BINDIR)/emu $(MANDIR)/man1/emu.1 $(COMPDIR)/emu)
+	rm -rf $(addprefix $(DESTDIR),$(LIBDIR)/emu $(INCLUDEDIR)/emu)
+
+clean:
+	rm -rf $(BUILD) $(OUT)/emu $(PLUGINS)
+
+FORCE:
+.PHONY: all check check-modes check-stress check-unit check-disas-all fuzz bench-decode lockstep \
+        asan ubsan lint budget bench install uninstall clean FORCE
+.SECONDARY:
+
+-include $(wildcard $(BUILD)/*.d $(BUILD)/plugins/*.d $(BUILD)/tests/*.d)
