@@ -1,0 +1,914 @@
+/* emu.h: the one internal header, in the order in which a program passes through the files.
+ *
+ * Guest and host are both x86_64 and share one address space: a guest address is a host address.
+ * Every symbol that is not declared here is static. ISA-named files may know their ISA; no other
+ * file may: they reach guest registers through the accessors of "cpu" below. */
+#ifndef EMU_H
+#define EMU_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#include "cpu_offsets.h"
+
+#define EMU_VERSION "0.1"
+
+struct cpu;
+struct insn;
+struct tb;
+struct plugin_op;
+
+/* ---- emu.c: options, messages, main ------------------------------------------------------- */
+
+/* Log items of -d; the names are QEMU's. */
+enum log_item {
+    LOG_IN_ASM = 1 << 0,  /* guest code of every translated block */
+    LOG_NOCHAIN = 1 << 1, /* not a log: blocks are not linked to each other */
+    LOG_PLUGIN = 1 << 2,  /* text from qemu_plugin_outs */
+    LOG_STRACE = 1 << 3,  /* system calls */
+    LOG_PAGE = 1 << 4,    /* guest mappings at start */
+};
+
+struct options {
+    unsigned log;          /* set of enum log_item */
+    bool one_insn_per_tb;  /* translation blocks of one instruction */
+    size_t tb_size;        /* code cache, bytes */
+    size_t stack_size;     /* guest main stack, bytes; 0: RLIMIT_STACK */
+    const char *ld_prefix; /* -L: tried first for the interpreter and absolute paths; NULL: none */
+    const char *argv0;     /* -0: guest argv[0]; NULL: the program's name as given */
+};
+extern struct options opt;
+
+/* Prints "emu: TEXT\n" on stderr and exits with status 1. */
+_Noreturn void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Prints "emu: TEXT\n" on stderr. */
+void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Appends to the log (stderr or -D FILE), unbuffered; callers test opt.log themselves. */
+void log_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- elf.c: program and interpreter, initial stack, symbols --------------------------------- */
+
+/* What the loader found out about the guest program. */
+struct image {
+    const char *path;    /* absolute, symlinks resolved: /proc/self/exe */
+    uint64_t start_code; /* lowest address of an executable segment */
+    uint64_t end_code;   /* highest end (vaddr + filesz) of an executable segment */
+    uint64_t entry_code; /* where execution starts: the interpreter's entry if there is one */
+    uint64_t brk;        /* page-aligned end of the program's data; 0: place it high */
+    uint64_t stack_low;  /* main stack, mapped [stack_low, stack_high) */
+    uint64_t stack_high;
+    uint64_t arg_start, arg_end; /* argv strings, for /proc/self/cmdline and stat */
+    uint64_t env_start, env_end;
+    uint64_t auxv; /* guest address and size of the auxiliary vector */
+    size_t auxv_size;
+    uint64_t sp; /* initial stack pointer */
+};
+extern struct image image;
+
+/* Loads FILE (ELF or #! script; looked up as given, no PATH search) with its interpreter and
+ * builds the stack. argv and envp are the guest's. Dies with one line on anything wrong. */
+void elf_load(const char *file, char **argv, char **envp);
+
+/* Name of the function that holds addr, in any mapped module, or NULL. *offset (may be NULL) is
+ * the distance from its start. The string lives until exit. Reads symbol tables on first use. */
+const char *elf_symbol(uint64_t addr, uint64_t *offset);
+
+/* ---- vma.c: the guest's address space -------------------------------------------------------- */
+
+/* What lies where below 2 GiB (so that rip-relative operands reach from the code cache and return
+ * addresses are imm32), clear of MAP_32BIT users (0x40000000 up) and ASan's shadow (0x7fff8000). */
+#define LOW_IMAGES     0x20000000ull /* position-independent programs, interpreters, libraries */
+#define LOW_IMAGES_END 0x34000000ull
+#define LOW_TABLES     0x34000000ull /* jit tables that generated code reaches by disp32 */
+#define LOW_CACHE      0x35000000ull /* code cache */
+#define LOW_CACHE_END  0x40000000ull
+#define HIGH_BRK       0x550000000000ull /* heap of position-independent programs */
+
+#define GUEST_PAGE     4096ull
+#define PAGE_DOWN(x)   ((uint64_t)(x) & ~(GUEST_PAGE - 1))
+#define PAGE_UP(x)     PAGE_DOWN((uint64_t)(x) + GUEST_PAGE - 1)
+
+/* A page-aligned range the guest has mapped, with the protection the guest believes in. */
+struct vma {
+    uint64_t start, end;
+    int prot;  /* PROT_* as the guest asked */
+    int flags; /* MAP_* of mmap: type, anonymous, growsdown; VMA_SHM */
+};
+#define VMA_SHM (1 << 30) /* attached by shmat: never merged, so that shmdt finds its length */
+
+/* All addresses and lengths below are page multiples. vma_lock order: innermost, taken by vma.c
+ * itself. */
+void vma_add(uint64_t start, uint64_t len, int prot, int flags);
+void vma_remove(uint64_t start, uint64_t len);
+void vma_protect(uint64_t start, uint64_t len, int prot);
+/* The mapping that holds addr, copied to *out; false if the guest has none there. */
+bool vma_find(uint64_t addr, struct vma *out);
+/* The first mapping that ends above addr (for walks in address order); false at the end. */
+bool vma_next(uint64_t addr, struct vma *out);
+/* True if the range touches memory that belongs to emu (anything mapped on the host and not
+ * listed as the guest's): munmap, mprotect and MAP_FIXED there are refused. */
+bool vma_is_emu(uint64_t start, uint64_t len);
+/* Reserves a place for an image of len bytes below 2 GiB; 0 if there is none left (the caller
+ * then lets the kernel choose: code there runs by the slower path). Nothing is mapped. */
+uint64_t vma_place_image(size_t len);
+/* Bytes that can be fetched as code from addr without a gap, at most max; 0: a fetch faults. */
+size_t vma_code_avail(uint64_t addr, size_t max);
+/* What a mapping needs on the host: code is read by emu, which protection keys would forbid for
+ * PROT_EXEC alone. */
+int vma_host_prot(int prot);
+/* Changes whenever code from a file is mapped or unmapped. */
+unsigned vma_generation(void);
+/* fork() must not copy the lock in another thread's hands. */
+void vma_lock(void);
+void vma_unlock(void);
+
+/* One line of /proc/self/maps. */
+struct host_map {
+    uint64_t start, end, offset;
+    int prot;
+    bool shared;
+    char text[4300];  /* offset, device, inode and name, as printed */
+    const char *name; /* in text; "" if there is none */
+};
+FILE *host_maps_open(void);
+bool host_maps_read(FILE *maps, struct host_map *map);
+/* Takes a line apart (and its end of line off); false: it does not describe a mapping. */
+bool host_map_parse(char *line, struct host_map *map);
+
+/* ---- decode.c: bytes to struct insn; knows the guest ISA, no globals ------------------------- */
+
+enum insn_kind {
+    INSN_NEXT,     /* falls through; copied unless a field below says otherwise */
+    INSN_JUMP,     /* direct jmp: target */
+    INSN_COND,     /* jcc, loop*, jrcxz: target, or falls through */
+    INSN_CALL,     /* direct call: target */
+    INSN_RET,      /* ret, ret imm16 (near) */
+    INSN_JUMP_IND, /* near jmp r/m64 */
+    INSN_CALL_IND, /* near call r/m64 */
+    INSN_FAR,      /* lret, iret, far jmp and call */
+    INSN_SYSCALL,  /* syscall */
+    INSN_TRAP,     /* int3, int n, int1, ud0/1/2, into */
+    INSN_PRIV,     /* raises #GP in user mode: hlt, cli, in, out, mov cr, rdmsr ... */
+    INSN_ILLEGAL,  /* no such instruction: #UD */
+};
+
+enum { GPR_RAX, GPR_RCX, GPR_RDX, GPR_RBX, GPR_RSP, GPR_RBP, GPR_RSI, GPR_RDI }; /* r8.. = 8.. */
+#define REG_NONE (-1)
+#define REG_PC   16 /* rip-relative; target address = next pc + disp */
+
+enum seg { SEG_NONE, SEG_FS, SEG_GS }; /* es cs ss ds have base 0: SEG_NONE */
+
+enum mem_flag {
+    MEM_READ = 1,
+    MEM_WRITE = 2,
+    MEM_VSIB = 4,     /* index is a vector register: gather or scatter */
+    MEM_MASKED = 8,   /* elements are chosen by a mask register or vector */
+    MEM_STACK = 16,   /* implicit stack access */
+    MEM_SIGNED = 32,  /* the value is sign-extended (movsx, fild m16 ...) */
+    MEM_BIGEND = 64,  /* movbe */
+    MEM_INDEX8 = 128, /* only the low 8 bits of the index count: xlat */
+    MEM_BITS = 256,   /* bt, bts ...: the address moves by bit_reg / (size * 8) units of size */
+    MEM_ABS64 = 512,  /* the address is the instruction's imm: movabs */
+};
+
+/* One memory operand, explicit or implicit. The address is as evaluated before the instruction. */
+struct mem_op {
+    int8_t base, index; /* GPR number, REG_NONE, REG_PC (base only) */
+    uint8_t scale;      /* 1 2 4 8 */
+    uint8_t seg;        /* enum seg */
+    uint16_t flags;     /* set of enum mem_flag */
+    uint16_t size;      /* bytes of one element */
+    int32_t disp;
+    uint8_t count;   /* elements (gather, scatter, broadcast source counts 1); mostly 1 */
+    uint8_t bit_reg; /* MEM_BITS: general register with the signed bit offset */
+};
+
+enum flag_bits { /* EFLAGS, the arithmetic ones and DF */
+                 FLAG_CF = 1 << 0,
+                 FLAG_PF = 1 << 2,
+                 FLAG_AF = 1 << 4,
+                 FLAG_ZF = 1 << 6,
+                 FLAG_SF = 1 << 7,
+                 FLAG_DF = 1 << 10,
+                 FLAG_OF = 1 << 11,
+};
+#define FLAGS_ARITH (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF)
+
+enum insn_flag {
+    INSN_LOCK = 1 << 0,
+    INSN_REP = 1 << 1,       /* F3 on a string instruction (rep, repe) */
+    INSN_REPNE = 1 << 2,     /* F2 on a string instruction */
+    INSN_STRING = 1 << 3,    /* movs cmps stos lods scas ins outs */
+    INSN_ENDS_TB = 1 << 4,   /* QEMU ends its translation block behind it (plugin-visible shape) */
+    INSN_ADDR32 = 1 << 5,    /* 67 prefix: effective addresses are 32 bits */
+    INSN_USES_GS = 1 << 6,   /* reads or writes memory through %gs */
+    INSN_SETS_GS = 1 << 7,   /* mov/pop to %gs, lgs, rdgsbase, wrgsbase, mov from %gs: not copied */
+    INSN_USES_VEC = 1 << 8,  /* touches xmm/ymm/zmm */
+    INSN_USES_MASK = 1 << 9, /* touches k0-k7 */
+    INSN_USES_X87 = 1 << 10, /* touches the x87 or MMX stack */
+    INSN_BRANCH_REL = 1 << 11, /* a relative target that is not a plain branch (xbegin) */
+};
+
+enum insn_encoding { ENC_LEGACY, ENC_VEX, ENC_EVEX, ENC_XOP };
+
+enum { EVEX_AAA = 7, EVEX_B = 16, EVEX_Z = 128 }; /* bits of the third EVEX byte */
+
+/* A decoded instruction. *_off are byte offsets into the instruction, 0: absent. */
+struct insn {
+    uint64_t pc;
+    uint64_t target;    /* of direct branches */
+    uint64_t imm;       /* first immediate, sign-extended */
+    uint8_t len;        /* 1..15; for INSN_ILLEGAL the bytes looked at, at least 1 */
+    uint8_t kind;       /* enum insn_kind */
+    uint8_t enc;        /* enum insn_encoding */
+    uint8_t map;        /* 0 one-byte, 1 0F, 2 0F38, 3 0F3A, 15 3DNow!; VEX, EVEX, XOP: theirs */
+    uint8_t opcode;     /* opcode byte in its map */
+    uint8_t prefix_len; /* legacy prefixes and REX before opcode, escape or VEX */
+    uint8_t rex;        /* REX byte, 0 if none (VEX bits are not folded in) */
+    uint8_t opsize;     /* operand size in bytes: 1 2 4 8 */
+    uint8_t modrm_off, modrm;
+    uint8_t disp_off, disp_size; /* displacement of the ModRM operand */
+    uint8_t imm_off, imm_size;   /* first immediate (of branches: the relative offset) */
+    uint8_t reg, rm, vvvv; /* register numbers in ModRM.reg, ModRM.rm and VEX.vvvv, extended */
+    uint8_t vec_len;       /* 0 128, 1 256, 2 512 bits */
+    uint8_t evex;          /* set of EVEX_* */
+    uint8_t prefixes;      /* legacy prefixes: set of PREFIX_* of opcodes_x86_64.h */
+    uint8_t mem_index;     /* which of mem[] is the ModRM operand (also of lea and nop) */
+    uint8_t nmem;
+    bool rip_relative;  /* the ModRM operand is [rip + disp32] */
+    uint16_t regs_read; /* bit n: general register n, address registers included */
+    uint16_t
+        regs_written;    /* bit n: written in full or in part; partial writes also count as read */
+    uint16_t flags_read; /* set of enum flag_bits */
+    uint16_t flags_written;   /* written always, undefined included */
+    uint16_t flags;           /* set of enum insn_flag */
+    struct mem_op mem[3];     /* in the order of access */
+    const struct opcode *row; /* its row in opcodes_x86_64.h; NULL if illegal */
+};
+
+enum decode_result {
+    DECODE_OK = 0,
+    DECODE_PARTIAL = -1 /* code ends at limit: more bytes needed */
+};
+
+/* Decodes the instruction at code, which lies at guest address pc; reads at most limit bytes. An
+ * undefined encoding is DECODE_OK with kind INSN_ILLEGAL, one longer than 15 bytes with INSN_PRIV
+ * (#GP); both have no row. */
+int decode(struct insn *in, const uint8_t *code, size_t limit, uint64_t pc);
+
+/* ---- disas.c: text of a decoded instruction -------------------------------------------------- */
+
+enum disas_syntax { DISAS_ATT, DISAS_INTEL };
+/* Writes text in the form QEMU's plugins show ("movq (%rbx), %rax", "retq "); always terminated.
+ * code are the insn's bytes. Returns the length. 128 bytes are enough for any instruction. */
+size_t disas(char *buf, size_t size, const struct insn *in, const uint8_t *code,
+             enum disas_syntax syntax);
+/* emu -disas FILE [START [END]]: lists the executable sections on stdout; returns exit status. */
+int disas_file(const char *path, const char *start, const char *end, enum disas_syntax syntax);
+
+/* ---- cpu.c: a virtual CPU (one per guest thread) and its run loop -----------------------------
+ */
+
+#define CPU_SLOTS      8
+#define VEC_AREA       (32 * 64 + 8 * 8) /* zmm0-31 then k0-7 */
+#define SCOREBOARD_MAX (256ull << 20)    /* scoreboard bytes of one vCPU */
+
+/* Why generated code came back to C: EXIT_* of cpu_offsets.h.
+ *   EXIT_LOOKUP   continue at pc
+ *   EXIT_MISS     the same after an indirect branch that the jump table did not know
+ *   EXIT_RETURN   the same for a return and the return table
+ *   EXIT_LINK     a direct exit ran for the first time; exit_arg = its struct link
+ *   EXIT_SYSCALL  a syscall whose number is routed to C; pc = behind the instruction
+ *   EXIT_SYSRET   a syscall that linux_syscall() forwarded has returned
+ *   EXIT_STALE    the code at pc is no longer what its block was made from
+ *   EXIT_TRAP     pc = an instruction that traps, is privileged, illegal or not lowered */
+
+/* Thread state; %gs:0 while guest code runs. Scoreboards follow at SCOREBOARD_OFFSET. */
+struct cpu {
+    struct cpu *self;
+    uint64_t reg[16];          /* guest general registers, valid while in C */
+    uint64_t flags;            /* guest EFLAGS, valid while in C */
+    uint64_t pc;               /* guest pc, valid while in C */
+    uint64_t fs_base, gs_base; /* guest's; fs_base valid while in C */
+    uint64_t host_fs, host_sp; /* of the C side, valid while guest code runs */
+    uint64_t slot[CPU_SLOTS];  /* spill slots of generated code; their use: jit_x86_64.c */
+    uint64_t jump;             /* host address where entering the cache continues */
+    uint64_t back;             /* the same after a plugin callback */
+    uint64_t exit_reason, exit_arg;
+    uint64_t vec_class;     /* which vector registers were saved: XINUSE bits */
+    uint64_t features;      /* FEATURE_* */
+    uint64_t mxcsr;         /* guest's, valid while in C */
+    uint64_t vaddr[4];      /* addresses of an instruction's operands, for mem callbacks */
+    uint32_t pending;       /* a signal waits for the guest to be at an instruction */
+    volatile bool in_cache; /* runs code that a flush would drop, or is about to */
+    _Alignas(64) uint8_t vec[VEC_AREA];
+    bool vfork_child; /* runs in its parent's memory until it execs or exits */
+    uint64_t step_from,
+        step_to;         /* host code between: no guest instruction starts (jit_interrupt) */
+    unsigned generation; /* tb_generation() when it entered the cache */
+    uint64_t clear_tid;  /* word to clear when the thread ends (CLONE_CHILD_CLEARTID); or 0 */
+    int64_t syscall;     /* number of the call that is being forwarded */
+    int index;           /* vcpu index */
+    int tid;
+    bool initialised;             /* vcpu_init callbacks ran and vcpu_exit ones did not */
+    bool in_plugin;               /* a plugin callback runs on this cpu */
+    int plugin_flags;             /* its enum qemu_plugin_cb_flags */
+    struct signal_state *signals; /* signal.c */
+};
+#define SCOREBOARD_OFFSET           0x10000 /* from the cpu, so from the gs base */
+
+#define CPU_OFFSET_IS(field, value) _Static_assert(offsetof(struct cpu, field) == value, #field)
+CPU_OFFSET_IS(self, CPU_SELF);
+CPU_OFFSET_IS(reg, CPU_REG);
+CPU_OFFSET_IS(flags, CPU_FLAGS);
+CPU_OFFSET_IS(pc, CPU_PC);
+CPU_OFFSET_IS(fs_base, CPU_FS_BASE);
+CPU_OFFSET_IS(gs_base, CPU_GS_BASE);
+CPU_OFFSET_IS(host_fs, CPU_HOST_FS);
+CPU_OFFSET_IS(host_sp, CPU_HOST_SP);
+CPU_OFFSET_IS(slot, CPU_SLOT);
+CPU_OFFSET_IS(jump, CPU_JUMP);
+CPU_OFFSET_IS(back, CPU_BACK);
+CPU_OFFSET_IS(exit_reason, CPU_EXIT_REASON);
+CPU_OFFSET_IS(exit_arg, CPU_EXIT_ARG);
+CPU_OFFSET_IS(vec_class, CPU_VEC_CLASS);
+CPU_OFFSET_IS(features, CPU_FEATURES);
+CPU_OFFSET_IS(mxcsr, CPU_MXCSR);
+CPU_OFFSET_IS(vaddr, CPU_VADDR);
+CPU_OFFSET_IS(pending, CPU_PENDING);
+CPU_OFFSET_IS(vec, CPU_VEC);
+_Static_assert(sizeof(struct cpu) <= SCOREBOARD_OFFSET, "scoreboards follow the cpu");
+
+extern __thread struct cpu *this_cpu; /* NULL on threads that run no guest code */
+
+/* Creates the vCPU of the calling thread: index = largest live index + 1. Dies if memory is out. */
+struct cpu *cpu_create(void);
+/* vCPU by index, also exited ones (their scoreboard stays); NULL if that index never existed. */
+struct cpu *cpu_by_index(unsigned index);
+int cpu_count(void); /* highest index ever + 1 */
+bool cpu_is_live(const struct cpu *cpu);
+/* Runs guest code from cpu->pc until the process or thread ends. */
+_Noreturn void cpu_loop(struct cpu *cpu);
+/* Abandons the C frames above the run loop and continues at guest pc. */
+_Noreturn void cpu_resume_at(struct cpu *cpu, uint64_t pc);
+
+/* The calling thread's vCPU will run no more guest code: frees its index. */
+void cpu_retire(struct cpu *cpu);
+bool cpu_is_last(const struct cpu *cpu); /* no other thread is alive */
+bool cpu_others_in_cache(const struct cpu *cpu);
+void cpu_fork_child(struct cpu *cpu); /* in the child: the other threads are gone */
+/* State of a vCPU and its run loop while a vfork child uses them. restore frees it. */
+struct cpu_snapshot *cpu_save(struct cpu *cpu);
+void cpu_restore(struct cpu *cpu, struct cpu_snapshot *snapshot);
+
+/* Accessors: what neutral files may know of guest registers (guest_x86_64.c). */
+uint64_t guest_sp(const struct cpu *cpu);
+void guest_set_sp(struct cpu *cpu, uint64_t sp);
+int guest_syscall_number(const struct cpu *cpu);
+uint64_t guest_syscall_arg(const struct cpu *cpu, int i); /* i = 0..5 */
+void guest_set_syscall_arg(struct cpu *cpu, int i, uint64_t value);
+int64_t guest_result(const struct cpu *cpu);
+void guest_set_result(struct cpu *cpu, int64_t value);           /* of a syscall, or fork's 0 */
+void guest_set_start(struct cpu *cpu, uint64_t pc, uint64_t sp); /* state at process entry */
+void guest_copy_state(struct cpu *to, const struct cpu *from);   /* all registers */
+
+/* The registers a plugin may see, in gdb's numbering. */
+struct guest_register {
+    const char *name, *feature;
+    uint8_t size; /* bytes, at most 16 */
+    bool read_only;
+};
+extern const struct guest_register guest_registers[];
+extern const int guest_register_count;
+/* Value, little endian, into buf (16 bytes suffice); returns its size, 0: no such register. */
+size_t guest_read_register(struct cpu *cpu, int gdb_number, uint8_t *buf);
+bool guest_write_register(struct cpu *cpu, int gdb_number, const uint8_t *buf);
+
+/* Copies guest memory; false if it faults (nothing is promised about dst then). */
+bool guest_copy(void *dst, const void *src, size_t len);
+
+/* ---- translate.c: guest code to blocks ----------------------------------------------------------
+ */
+
+#define TB_MAX_INSNS 512 /* QEMU's limit, visible to plugins */
+
+/* A translation block as QEMU cuts them. Blocks that follow each other in the guest are laid out
+ * together in a superblock; each has its own entry with all guest state in place. */
+struct tb {
+    uint64_t pc;
+    uint8_t *host;      /* entry */
+    uint8_t *call_host; /* entry of a paired call: drops the host return address; or NULL */
+    uint8_t *pad[2];    /* entries of indirect branches, enum indirect: they check the target */
+    struct tb *next;    /* same hash bucket */
+    struct link *in;    /* exits bound to this block */
+    struct superblock *sb;
+    struct plugin_op *ops; /* instrumentation, malloc'ed */
+    uint32_t n_ops;
+    uint16_t n_insns;
+    uint16_t size;       /* guest bytes */
+    const uint8_t *code; /* copy of the guest bytes, if they can change; or NULL */
+    bool flags_dead;     /* the arithmetic flags are written before they are read */
+};
+
+#define SUPERBLOCK_TBS   32
+#define SUPERBLOCK_PAGES 4
+
+struct superblock {
+    uint8_t *host, *host_end;
+    struct superblock *page_next[SUPERBLOCK_PAGES]; /* per page: next superblock of that page */
+    uint64_t page[SUPERBLOCK_PAGES];
+    uint8_t n_pages, n_tbs;
+    bool checked;        /* blocks compare their bytes at entry */
+    uint8_t entry;       /* enum tb_entry it was laid out for */
+    uint32_t exits_dead; /* bit i: the flags are dead where block i leaves by a direct branch */
+    bool dead;           /* invalidated; its host code stays until the flush */
+    struct tb tb[];      /* n_tbs of them */
+};
+
+/* A direct exit: the 4-byte displacement at site leads to stub or, once bound, to a block. */
+struct link {
+    uint8_t *site, *stub;
+    uint64_t target;
+    struct tb *to;     /* NULL: not bound */
+    struct link *next; /* in to->in */
+    bool call;         /* a host call: binds to call_host */
+};
+
+/* How a translation is entered for the first time: which prefixes are laid before its entry. */
+enum tb_entry { ENTRY_DIRECT, ENTRY_CALL, ENTRY_INDIRECT, ENTRY_RETURN };
+enum indirect { BY_JUMP /* and indirect call */, BY_RETURN };
+
+/* The instructions of one superblock, decoded; scratch of the translator, under tb_lock. */
+struct unit {
+    struct insn insn[TB_MAX_INSNS + 64];
+    const uint8_t *code[TB_MAX_INSNS + 64]; /* bytes of each instruction */
+    uint16_t first[SUPERBLOCK_TBS + 1];     /* block i is insn[first[i] .. first[i + 1]) */
+    uint16_t live[TB_MAX_INSNS + 64];       /* flags live before each instruction, enum flag_bits */
+    struct plugin_op *ops[SUPERBLOCK_TBS];
+    size_t n_ops[SUPERBLOCK_TBS];
+    uint32_t exits_dead; /* as in struct superblock */
+    bool checked;        /* likewise */
+    unsigned max_insns;  /* of a block; below TB_MAX_INSNS there is only one block */
+    int n_tbs;
+};
+_Static_assert(SUPERBLOCK_TBS <= 32, "exits_dead has a bit for each");
+
+/* Translates from pc; NULL: the fetch at pc faults. Flushes the cache and starts again if full. */
+struct tb *translator_loop(struct cpu *cpu, uint64_t pc, enum tb_entry entry);
+/* Fills unit with the instructions of an existing superblock again. */
+void translate_again(const struct superblock *sb, struct unit *unit);
+
+/* ---- jit_x86_64.c: lowering, host code
+ * ----------------------------------------------------------- */
+
+/* What guest state is at a host instruction: for faults and signals. */
+struct roll {
+    uint64_t pc;       /* guest instruction */
+    uint8_t rule;      /* enum roll_rule, jit_x86_64.c */
+    bool clean;        /* between two guest instructions, before any instrumentation */
+    uint8_t n_spilled; /* spilled registers are restored first */
+    struct {
+        uint8_t reg, slot;
+    } spilled[3];
+};
+
+void jit_init(void);
+/* Lowers unit into sb (tb[] filled but for host addresses); false: the cache is full. */
+bool jit_lower(struct superblock *sb, const struct unit *unit, enum tb_entry entry);
+/* Points the exit at its block or back at its stub. */
+void jit_bind(struct link *link);
+void jit_unbind(struct link *link);
+/* Gives tb the entry it lacks; false: the cache is full. */
+bool jit_add_pad(struct tb *tb, enum indirect by);
+bool jit_add_call_entry(struct tb *tb);
+/* Makes indirect branches to tb->pc find it, or no longer. */
+void jit_table_set(struct tb *tb, enum indirect by);
+void jit_table_clear(struct tb *tb);
+bool jit_table_has(const struct tb *tb, enum indirect by);
+void jit_reset(void);       /* forgets all generated code */
+void jit_clear_table(void); /* makes every indirect branch leave the cache */
+void jit_route_to_c(void);  /* makes every syscall instruction leave the cache */
+bool jit_in_cache(uint64_t host_pc);
+
+/* General registers of an interrupted host context, in REG_* order, with pc and flags. */
+struct host_state {
+    uint64_t reg[16], pc, flags;
+};
+enum stop {
+    STOP_GUEST,  /* state is now the guest's, at an instruction of which nothing is done */
+    STOP_RESUME, /* not the guest's fault: go on with the changed state */
+    STOP_STEP,   /* in the middle of something: not yet */
+};
+/* state: registers at a synchronous fault at state->pc in the cache; address: of the fault. */
+enum stop jit_fault(struct cpu *cpu, struct host_state *state, uint64_t address);
+/* The same for an asynchronous signal anywhere in the cache. */
+enum stop jit_interrupt(struct cpu *cpu, struct host_state *state);
+/* True if the block at host_pc holds code of the page of address. */
+bool jit_runs_page(uint64_t host_pc, uint64_t address);
+/* Makes the calling thread able to run generated code for cpu: %gs, features. */
+void jit_attach(struct cpu *cpu);
+/* Host address at which generated code goes on at cpu->pc with all registers live. */
+uint64_t jit_lookup_pad(void);
+/* ---- entry_x86_64.S: into generated code and out of it
+ * -------------------------------------------- */
+
+uint64_t jit_enter(struct cpu *cpu); /* runs from cpu->jump; returns the exit reason */
+/* What cpu->jump may be besides code in the cache. */
+extern const char jit_forward_syscall[]; /* makes the guest's syscall, then EXIT_SYSRET */
+extern const char jit_raise[];           /* traps, for signal.c */
+/* Ranges of host code, for signal.c: see there. */
+extern const char jit_enter_check[], jit_enter_flags[], jit_leave[], jit_entry_end[];
+extern const char jit_forward_syscall_made[];
+extern const char guest_copy_end[], guest_copy_fault[];
+
+/* ---- callee_x86_64.c: what plugin code does to the processor's state
+ * --------------------------------- */
+
+/* What a function and all that it calls may change besides memory and the arithmetic flags, of
+ * what the ABI lets it change. */
+struct callee {
+    uint16_t regs; /* general registers */
+    uint16_t xmm;  /* xmm registers; their upper halves are kept */
+};
+
+/* False: nothing is proven; the function needs the host's %fs and everything saved. */
+bool callee_examine(const void *func, struct callee *callee);
+
+/* ---- trap_x86_64.c: guest instructions that do not run in the cache
+ * --------------------------------- */
+
+/* At EXIT_TRAP: raises what the kernel raises for the instruction at cpu->pc, or does its work. */
+void guest_trap(struct cpu *cpu);
+/* Raises what the kernel raises when the instruction at cpu->pc cannot be fetched. */
+void guest_fetch_fault(struct cpu *cpu);
+/* If cpu->pc is an entry of the kernel's vsyscall page, makes it look as if that call's syscall
+ * instruction had just run and the caller were next. */
+bool guest_enter_vsyscall(struct cpu *cpu);
+
+/* ---- tb.c: block cache ------------------------------------------------------------------------
+ */
+
+/* Everything in translate.c, tb.c and jit_x86_64.c runs under tb_lock unless it says otherwise.
+ * Order of locks: tb_lock, plugin lock, vma lock. */
+void tb_init(void);
+/* Block at guest address pc, translated if need be; NULL: the fetch faults. */
+struct tb *tb_find(struct cpu *cpu, uint64_t pc, enum tb_entry entry);
+struct tb *tb_lookup(uint64_t pc);
+/* Superblock whose code holds host_pc; NULL: a stub or trampoline. */
+struct superblock *tb_by_host(uint64_t host_pc);
+void tb_insert(struct superblock *sb);
+/* Binds a link that just ran to its block. */
+void tb_bind(struct link *link, struct tb *tb);
+/* Memory that lives until the next flush, 8-byte aligned; NULL: full. */
+void *tb_alloc(size_t size);
+void tb_lock(void);
+void tb_unlock(void);
+/* From now on there may be several threads: blocking syscalls are not made from the cache. */
+void tb_share(void);
+/* Drops the superblock of the latest block at pc, whose bytes have changed. */
+void tb_drop_stale(uint64_t pc);
+/* The mapping of [start, start+len) has changed: drops all translations there; takes tb_lock. */
+void tb_unmap(uint64_t start, uint64_t len);
+/* Drops all translations that hold code in [start, start+len); takes tb_lock. */
+void tb_invalidate(uint64_t start, uint64_t len);
+/* Drops everything and runs the plugins' flush callbacks; takes tb_lock. */
+void tb_flush(void);
+bool tb_is_empty(void); /* no block since the last flush */
+/* Changes with every flush: a struct link or tb from before it is gone. */
+unsigned tb_generation(void);
+
+/* ---- smc.c: guest code that changes
+ * ---------------------------------------------------------------- */
+
+/* Before the code at addr is read for translation: from now on changes of its page are noticed.
+ * True: its blocks have to check themselves. */
+bool smc_watch(uint64_t addr);
+bool smc_is_writable(uint64_t addr); /* the bytes there can change without a change of mapping */
+/* A write to addr faulted. True: the page was protected by smc_watch and is writable now.
+ * own_code: the writing instruction lies in that page. */
+bool smc_write_fault(uint64_t addr, bool own_code);
+/* Makes all protected pages writable, for the kernel; false: there were none. */
+bool smc_open_all(void);
+/* The guest changed the protection of [start, start+len) or its mapping. */
+void smc_forget(uint64_t start, uint64_t len);
+
+/* ---- signal.c ----------------------------------------------------------------------------------
+ */
+
+void signal_init(void); /* once, before the first vCPU runs */
+void signal_thread_init(struct cpu *cpu);
+/* Makes cpu go to the handler of what is pending when it enters the cache. */
+void signal_deliver(struct cpu *cpu);
+/* A synchronous signal at cpu->pc: siginfo's si_code and si_addr; trap number and error code as the
+ * processor would give them. Takes effect when the cpu enters the cache next. */
+void signal_raise(struct cpu *cpu, int sig, int code, uint64_t addr, int trap, int error);
+/* Ends the process by sig with the default action, after plugins' atexit. */
+_Noreturn void signal_die(struct cpu *cpu, int sig);
+/* Syscall bodies: return -errno or the result. */
+int64_t signal_sigaction(struct cpu *cpu, int sig, uint64_t act, uint64_t old, size_t size);
+int64_t signal_sigprocmask(struct cpu *cpu, int how, uint64_t set, uint64_t old, size_t size);
+int64_t signal_sigaltstack(struct cpu *cpu, uint64_t ss, uint64_t old);
+int64_t signal_sigreturn(struct cpu *cpu);
+/* Blocks everything on the host and returns the guest's mask; sets the guest's mask. */
+uint64_t signal_block(struct cpu *cpu);
+void signal_set_mask(struct cpu *cpu, uint64_t mask);
+void signal_thread_exit(struct cpu *cpu);
+/* In the child of a fork, between signal_block and signal_set_mask: nothing is pending. */
+void signal_forget_held(struct cpu *cpu);
+/* For vfork: the process's dispositions and the thread's signal state. */
+struct signal_snapshot *signal_save(struct cpu *cpu);
+void signal_restore(struct cpu *cpu, struct signal_snapshot *snapshot);
+void signal_before_exec(struct cpu *cpu); /* host dispositions and mask as the guest set them */
+void signal_after_exec(struct cpu *cpu);  /* it failed */
+
+/* ---- linux_clone.c: bodies of fork, vfork, clone and exit
+ * ------------------------------------------ */
+
+bool clone_fork(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
+bool clone_vfork(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
+bool clone_clone(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
+bool clone_exit(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
+
+/* ---- linux_syscalls.c --------------------------------------------------------------------------
+ */
+
+/* What generated code does at a syscall instruction with this number. */
+enum syscall_route {
+    ROUTE_PASS = 0 /* straight to the kernel */,
+    ROUTE_C = 1 /* linux_syscall() */
+};
+enum syscall_route linux_syscall_route(int nr);
+
+enum syscall_next {
+    SYSCALL_DONE,    /* result stored, or cpu moved: go on at cpu->pc */
+    SYSCALL_FORWARD, /* let the kernel do it with the guest's registers, then linux_syscall_ret */
+};
+/* Handles the syscall cpu stands at (cpu->pc already behind the instruction). Runs plugins'
+ * syscall callbacks, -strace, and the body. */
+enum syscall_next linux_syscall(struct cpu *cpu);
+/* After SYSCALL_FORWARD: return callbacks and -strace; stores the result. */
+void linux_syscall_ret(struct cpu *cpu, int64_t ret);
+/* Ends the process as exit_group(status) does, after plugins' atexit callbacks. */
+_Noreturn void preexit_cleanup(struct cpu *cpu, int status);
+
+/* Answers a syscall: its result, -errno included, goes to *ret. False: the kernel shall do it. */
+typedef bool syscall_body(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
+/* The call as it is, made from C; -errno on failure. */
+int64_t host_syscall(long nr, const uint64_t *arg);
+/* Copies a string of the guest, at most size bytes with its NUL; false if it faults or is longer.
+ */
+bool guest_copy_string(char *buf, size_t size, uint64_t addr);
+
+/* ---- linux_mem.c: syscalls that change the address space
+ * ------------------------------------------ */
+
+syscall_body mem_mmap, mem_munmap, mem_mprotect, mem_mremap, mem_brk, mem_shmat, mem_shmdt;
+/* The guest's heap, [*start, *end): what brk has mapped. */
+void mem_heap(uint64_t *start, uint64_t *end);
+/* Held while mappings change; the outermost of all locks. fork() must own it. */
+void mem_lock(void);
+void mem_unlock(void);
+
+/* ---- linux_proc.c: the guest's view of its own /proc/self
+ * ------------------------------------------ */
+
+syscall_body proc_open, proc_openat, proc_openat2, proc_readlink, proc_readlinkat;
+/* True if path is the /proc/self/exe of this process. */
+bool proc_is_exe(const char *path);
+
+/* ---- linux_strace.c: text of system calls
+ * ----------------------------------------------------------- */
+
+/* Logs one call. format has a letter per argument (legend in linux_strace.c); ret NULL: the call
+ * does not return. */
+void strace_log(const char *name, const char *format, const uint64_t *arg, const int64_t *ret);
+
+/* ---- plugin.c -----------------------------------------------------------------------------------
+ */
+
+enum plugin_place { PLACE_TB, PLACE_INSN, PLACE_MEM };
+enum plugin_op_kind {
+    OP_CALL,      /* func(vcpu, udata); PLACE_MEM: func(vcpu, info, vaddr, udata) */
+    OP_CALL_COND, /* the same if u64 at offset <cond> imm, unsigned */
+    OP_ADD,       /* u64 at offset += imm */
+    OP_STORE,     /* u64 at offset = imm */
+    OP_ADD_PTR,   /* the same at the absolute address ptr (API versions 0 and 1) */
+    OP_STORE_PTR,
+};
+
+/* One piece of instrumentation that a plugin asked for, in the order in which it must run. */
+struct plugin_op {
+    uint8_t kind, place; /* enum plugin_op_kind, enum plugin_place */
+    uint8_t rw;          /* PLACE_MEM: MEM_READ | MEM_WRITE wanted */
+    uint8_t cond;        /* enum qemu_plugin_cond, EQ..GE only */
+    uint8_t cb_flags;    /* enum qemu_plugin_cb_flags */
+    uint16_t insn;       /* index of the instruction in its block */
+    uint64_t pc;         /* its address (PLACE_TB: the block's) */
+    int64_t offset;      /* of the u64, from the cpu (gs base) */
+    uint64_t imm;
+    void *ptr;
+    void *func;
+    void *udata;
+    struct qemu_plugin_ctx *ctx;
+};
+
+#ifdef CONFIG_PLUGIN
+
+/* -plugin ARG; may be repeated. Dies on bad grammar. */
+void handle_arg_plugin(const char *arg);
+/* Loads all plugins of the list, in order; dies with QEMU's messages. */
+void qemu_plugin_load_list(void);
+/* True if any plugin wants the event; cheap. */
+bool plugin_wants_tb_trans(void);
+bool plugin_wants_syscall(void);
+
+/* translator_loop's side of a block, by QEMU's names; under tb_lock. */
+void plugin_gen_tb_start(struct cpu *cpu, uint64_t pc);
+void plugin_gen_insn_start(const struct insn *in);
+void plugin_gen_insn_end(void);
+/* Runs the tb_trans callbacks and returns what they asked for, sorted by place of execution
+ * (block, then per instruction: PLACE_INSN, PLACE_MEM); *count may be 0. malloc'ed, the caller's.
+ */
+struct plugin_op *plugin_gen_tb_end(struct cpu *cpu, size_t *count);
+
+/* Called by generated code for OP_CALL and OP_CALL_COND; guest state is in cpu. */
+void plugin_run_op(struct cpu *cpu, const struct plugin_op *op);
+/* PLACE_MEM: info is the meminfo word made by plugin_meminfo, value the bytes at vaddr. Accesses
+ * of more than 16 bytes are reported as 16-byte ones, in address order. */
+void plugin_run_mem_op(struct cpu *cpu, const struct plugin_op *op, uint32_t info, uint64_t vaddr);
+uint32_t plugin_meminfo(const struct mem_op *mem, bool store);
+/* Carries out uninstall and reset requests made where the code cache could not be flushed (in a
+ * tb_trans callback); for the run loop, without tb_lock. */
+void plugin_run_pending(void);
+
+void qemu_plugin_vcpu_init_hook(struct cpu *cpu);
+void qemu_plugin_vcpu_exit_hook(struct cpu *cpu);
+void qemu_plugin_vcpu_syscall(struct cpu *cpu, int64_t num, const uint64_t args[8]);
+void qemu_plugin_vcpu_syscall_ret(struct cpu *cpu, int64_t num, int64_t ret);
+/* First filter that answers true sets *ret and returns true: the call is not made. */
+bool qemu_plugin_vcpu_syscall_filter(struct cpu *cpu, int64_t num, const uint64_t args[8],
+                                     int64_t *ret);
+/* The instruction at pc raises a synchronous exception other than a page fault. */
+void qemu_plugin_vcpu_exception(struct cpu *cpu, uint64_t pc);
+void qemu_plugin_flush_cb(void);
+/* Runs the atexit callbacks, once per process image. */
+void qemu_plugin_atexit_cb(void);
+/* execve failed after qemu_plugin_atexit_cb: the program goes on, its end is still to come. */
+void plugin_exec_failed(void);
+void plugin_before_fork(void);
+void plugin_after_fork(bool child);
+
+/* plugin.c for plugin_gen.c, plugin_api.c and plugin_glib.c. */
+#define PLUGIN_API_MIN 0
+#define PLUGIN_API_CUR 7
+
+struct qemu_plugin_insn {
+    struct insn in;
+    uint16_t index; /* in its block */
+};
+
+/* The block being translated. */
+struct qemu_plugin_tb {
+    uint64_t pc;
+    size_t n;
+    struct qemu_plugin_insn insns[TB_MAX_INSNS];
+};
+
+/* One element per vCPU, at the same place of each arena. */
+struct qemu_plugin_scoreboard {
+    int64_t offset; /* from the cpu */
+    size_t size;
+    struct qemu_plugin_scoreboard *next; /* in the free list */
+};
+
+/* Runs the tb_trans callbacks. */
+void qemu_plugin_tb_trans_cb(struct qemu_plugin_tb *tb);
+/* The plugin whose callback runs on this thread, or NULL. */
+struct qemu_plugin_ctx *plugin_current(void);
+/* API version of the plugin that calls the API now; caller is a code address in it, for calls
+ * made outside callbacks. */
+int plugin_api_version(const void *caller);
+/* dlopen handle of the plugin whose callback runs, or NULL. */
+void *plugin_current_handle(void);
+/* The access a memory callback is about. */
+uint64_t plugin_mem_vaddr(void);
+/* True in a tb_trans callback: the calling thread has tb_lock. */
+bool plugin_is_translating(void);
+/* qemu_plugin_set_pc. */
+_Noreturn void plugin_resume_at(uint64_t pc);
+/* Recursive; guards callback lists and scoreboards; taken after tb_lock. */
+void plugin_lock(void);
+void plugin_unlock(void);
+/* A plugin broke the API's rules: says how, and aborts as QEMU does. */
+_Noreturn void plugin_abuse(const char *what);
+
+/* plugin_glib.c: the two GLib types that cross the API. The process's GLib does the work if there
+ * is one; emu itself does not link it. */
+/* Makes GLib's functions available to plugins that use them without linking it. */
+bool glib_load(void);
+/* A GArray of n elements, or NULL. */
+void *glib_array_new(const void *elements, unsigned size, unsigned n);
+void glib_bytes_append(void *byte_array, const void *data, unsigned len);
+void glib_bytes_set_size(void *byte_array, unsigned len);
+
+#else /* CONFIG_PLUGIN */
+
+static inline void handle_arg_plugin(const char *arg)
+{
+    die("-plugin %s: this emu was built without plugin support (CONFIG_PLUGIN=n)", arg);
+}
+static inline void qemu_plugin_load_list(void)
+{
+}
+static inline bool plugin_wants_tb_trans(void)
+{
+    return false;
+}
+static inline bool plugin_wants_syscall(void)
+{
+    return false;
+}
+static inline void plugin_gen_tb_start(struct cpu *cpu, uint64_t pc)
+{
+    (void)cpu, (void)pc;
+}
+static inline void plugin_gen_insn_start(const struct insn *in)
+{
+    (void)in;
+}
+static inline void plugin_gen_insn_end(void)
+{
+}
+static inline struct plugin_op *plugin_gen_tb_end(struct cpu *cpu, size_t *count)
+{
+    (void)cpu;
+    *count = 0;
+    return NULL;
+}
+static inline void plugin_run_op(struct cpu *cpu, const struct plugin_op *op)
+{
+    (void)cpu, (void)op;
+}
+static inline void plugin_run_mem_op(struct cpu *cpu, const struct plugin_op *op, uint32_t info,
+                                     uint64_t vaddr)
+{
+    (void)cpu, (void)op, (void)info, (void)vaddr;
+}
+static inline uint32_t plugin_meminfo(const struct mem_op *mem, bool store)
+{
+    (void)mem, (void)store;
+    return 0;
+}
+static inline void plugin_run_pending(void)
+{
+}
+static inline void qemu_plugin_vcpu_init_hook(struct cpu *cpu)
+{
+    cpu->initialised = true;
+}
+static inline void qemu_plugin_vcpu_exit_hook(struct cpu *cpu)
+{
+    cpu->initialised = false;
+}
+static inline void qemu_plugin_vcpu_syscall(struct cpu *cpu, int64_t num, const uint64_t args[8])
+{
+    (void)cpu, (void)num, (void)args;
+}
+static inline void qemu_plugin_vcpu_syscall_ret(struct cpu *cpu, int64_t num, int64_t ret)
+{
+    (void)cpu, (void)num, (void)ret;
+}
+static inline bool qemu_plugin_vcpu_syscall_filter(struct cpu *cpu, int64_t num,
+                                                   const uint64_t args[8], int64_t *ret)
+{
+    (void)cpu, (void)num, (void)args, (void)ret;
+    return false;
+}
+static inline void qemu_plugin_vcpu_exception(struct cpu *cpu, uint64_t pc)
+{
+    (void)cpu, (void)pc;
+}
+static inline void qemu_plugin_flush_cb(void)
+{
+}
+static inline void qemu_plugin_atexit_cb(void)
+{
+}
+static inline void plugin_exec_failed(void)
+{
+}
+static inline void plugin_before_fork(void)
+{
+}
+static inline void plugin_after_fork(bool child)
+{
+    (void)child;
+}
+
+#endif /* CONFIG_PLUGIN */
+
+#endif

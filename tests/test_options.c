@@ -1,0 +1,170 @@
+/* test_options.c: the command line: what is accepted, what is refused and in which words. */
+#include "run.h"
+
+#include <setjmp.h>
+#include <stdbool.h>
+
+#include <cmocka.h>
+
+#define FAILS   (1 << 8) /* wait status of exit(1) */
+#define MAX_ARG 10
+
+struct row {
+    const char *name;
+    const char *args[MAX_ARG]; /* @NAME: a guest program */
+    const char *env[3];
+    int status;
+    const char *out; /* in stdout; "": stdout is empty; NULL: not looked at */
+    const char *err; /* likewise */
+};
+
+#define HELLO       "@hello"
+#define ENVIRONMENT "@environment"
+
+/* clang-format off */
+static const struct row rows[] = {
+    {"no program",        {NULL}, {0}, FAILS, "", "emu: no user program specified\n"},
+    {"only options",      {"-strace"}, {0}, FAILS, "", "emu: no user program specified\n"},
+    {"unknown option",    {"-nonsense", HELLO}, {0}, FAILS, "", "emu: unknown option 'nonsense'\n"},
+    {"unknown --option",  {"--nonsense", HELLO}, {0}, FAILS, "", "emu: unknown option 'nonsense'\n"},
+    {"lone dash",         {"-", HELLO}, {0}, FAILS, "", "emu: unknown option ''\n"},
+    {"missing argument",  {"-L"}, {0}, FAILS, "", "emu: missing argument for option 'L'\n"},
+    {"missing plugin",    {"-plugin"}, {0}, FAILS, "", "emu: missing argument for option 'plugin'\n"},
+    {"option=value",      {"-plugin=x", HELLO}, {0}, FAILS, "", "emu: unknown option 'plugin=x'\n"},
+    {"gdb",               {"-g", "1234", HELLO}, {0}, FAILS, "", "option 'g' is not supported"},
+    {"-h",                {"-h"}, {0}, 0, "usage: emu [options] program", ""},
+    {"-help",             {"-help"}, {0}, 0, "-one-insn-per-tb", ""},
+    {"--help",            {"--help"}, {0}, 0, "EMU_STACK_SIZE", ""},
+    {"-version",          {"-version"}, {0}, 0, "emu version ", ""},
+    {"version variable",  {HELLO}, {"QEMU_VERSION=1"}, 0, "emu version ", ""},
+    {"-d help",           {"-d", "help"}, {0}, 0, "in_asm ", ""},
+    {"-d unknown",        {"-d", "plugin,foo", HELLO}, {0}, FAILS, "", "unknown log item 'foo'\nLog"},
+    {"-d of QEMU",        {"-d", "cpu,exec,unimp", HELLO}, {0}, 7 << 8, "hello", "and on stderr\n"},
+    {"-d trace",          {"-d", "trace:x*", HELLO}, {0}, 7 << 8, "hello", "and on stderr\n"},
+    {"program",           {HELLO, "-h", "--", "-x"}, {0}, 7 << 8, "3 arguments\n[-h]\n[--]\n[-x]\n",
+                          "and on stderr\n"},
+    {"--",                {"--", HELLO, "a"}, {0}, 7 << 8, "1 argument\n[a]", "and on stderr\n"},
+    {"no-ops",            {"-B", "0", "-R", "4G", "-cpu", "max", "--", HELLO}, {0}, 7 << 8, "hello",
+                          "and on stderr\n"},
+    {"CPU model",         {"-cpu", "Nehalem", HELLO}, {0}, FAILS, "", "CPU model 'Nehalem'"},
+    {"missing program",   {"/nonexistent/x"}, {0}, FAILS, "", "/nonexistent/x"},
+    {"no ELF file",       {"/etc/passwd"}, {0}, FAILS, "", "/etc/passwd"},
+    {"a directory",       {"/etc"}, {0}, FAILS, "", "/etc"},
+    {"by PATH",           {"true"}, {"PATH=/nonexistent:/usr/bin"}, 0, "", ""},
+    {"-0",                {"-0", "/x/renamed", ENVIRONMENT}, {0}, 0, "argv[0] = /renamed\n", ""},
+    {"argv0 variable",    {ENVIRONMENT}, {"QEMU_ARGV0=/x/renamed"}, 0, "argv[0] = /renamed\n", ""},
+    {"-E",                {"-E", "A=1,B=2", "-E", "C=x=y", ENVIRONMENT}, {"A=0"}, 0, "env C=x=y\n", ""},
+    {"-E replaces",       {"-E", "A=1", "-E", "A=2", ENVIRONMENT}, {"A=0"}, 0, "env A=2\n", ""},
+    {"-E bad",            {"-E", "A", ENVIRONMENT}, {0}, FAILS, "", "'E' needs var=value, not 'A'"},
+    {"-U",                {"-U", "A,B", ENVIRONMENT}, {"A=0"}, 0, "environment follows: 1\nAT_", ""},
+    {"-U then -E",        {"-U", "A", "-E", "A=3", ENVIRONMENT}, {"A=0"}, 0, "env A=3\n", ""},
+    {"set variable",      {"-E", "A=2", ENVIRONMENT}, {"QEMU_SET_ENV=A=1"}, 0, "env A=2\n", ""},
+    {"EMU_ over QEMU_",   {ENVIRONMENT}, {"QEMU_ARGV0=/q", "EMU_ARGV0=/e"}, 0, "argv[0] = /e\n", ""},
+    {"argv over both",    {"-0", "/a", ENVIRONMENT}, {"QEMU_ARGV0=/q", "EMU_ARGV0=/e"}, 0,
+                          "argv[0] = /a\n", ""},
+    {"-s",                {"-s", "1M", HELLO}, {0}, 7 << 8, "hello", "and on stderr\n"},
+    {"-s bad",            {"-s", "many", HELLO}, {0}, FAILS, "", "bad size 'many' for option 's'"},
+    {"-s 0",              {"-s", "0", HELLO}, {0}, FAILS, "", "bad size '0' for option 's'"},
+    {"-tb-size MiB",      {"-tb-size", "16", HELLO}, {0}, 7 << 8, "hello", "and on stderr\n"},
+    {"-tb-size huge",     {"-tb-size", "4096", HELLO}, {0}, 7 << 8, "hello", "and on stderr\n"},
+    {"-tb-size small",    {"-tb-size", "1K", HELLO}, {0}, FAILS, "", "bad size '1K'"},
+    {"-tb-size bad",      {"-tb-size", "1Q", HELLO}, {0}, FAILS, "", "bad size '1Q'"},
+    {"-tb-size negative", {"-tb-size", "-1", HELLO}, {0}, FAILS, "", "bad size '-1'"},
+    {"-singlestep",       {"-singlestep", HELLO}, {0}, 7 << 8, "hello", "and on stderr\n"},
+    {"-D bad name",       {"-d", "page", "-D", "x%s", HELLO}, {0}, FAILS, "", "bad log file name 'x%s'"},
+    {"-D two marks",      {"-d", "page", "-D", "%d%d", HELLO}, {0}, FAILS, "", "bad log file name"},
+    {"-D bad directory",  {"-d", "page", "-D", "/nonexistent/x", HELLO}, {0}, FAILS, "",
+                          "cannot open log file '/nonexistent/x': No such file"},
+    {"-strace",           {"-strace", HELLO}, {0}, 7 << 8, "hello", "write(1,"},
+    {"strace variable",   {HELLO}, {"QEMU_STRACE=1"}, 7 << 8, "hello", "write(1,"},
+    {"-d page",           {"-d", "page", HELLO}, {0}, 7 << 8, "hello", "r-x\n"},
+    {"-d in_asm",         {"-d", "in_asm", "@hello-static"}, {0}, 7 << 8, "hello", "syscall"},
+    {"-plugin no file",   {"-plugin", "/nonexistent/p.so", HELLO}, {0}, FAILS, "",
+                          "emu: Could not load plugin /nonexistent/p.so: "},
+    {"plugin variable",   {HELLO}, {"QEMU_PLUGIN=/nonexistent/p.so"}, FAILS, "",
+                          "emu: Could not load plugin /nonexistent/p.so: "},
+    {"-disas",            {"-disas", "@addressing"}, {0}, 0, "movq (%rbx), %rax", ""},
+    {"-disas intel",      {"-disas", "@addressing", "-syntax", "intel"}, {0}, 0, "syscall", ""},
+    {"-disas bad syntax", {"-syntax", "masm", "-disas", "x"}, {0}, FAILS, "", "unknown syntax 'masm'"},
+    {"-disas no file",    {"-disas", "/nonexistent/x"}, {0}, FAILS, "", "/nonexistent/x"},
+    {"-disas too much",   {"-disas", "x", "1", "2", "3"}, {0}, FAILS, "", "at most START and END"},
+};
+/* clang-format on */
+#define ROWS        (sizeof rows / sizeof rows[0])
+
+static void check_stream(const char *stream, const char *want, const char *got)
+{
+    if (want && (*want ? !strstr(got, want) : *got))
+        fail_msg("%s should %s%s; it is:\n%s", stream, *want ? "hold " : "be empty", want, got);
+}
+
+static void run_row(struct result *r, const struct row *row)
+{
+    char *argv[MAX_ARG + 2] = {emu_path}, paths[MAX_ARG][MAX_PATH], *env[4] = {NULL};
+
+    for (int i = 0; i < MAX_ARG && row->args[i]; i++) {
+        bool guest = row->args[i][0] == '@';
+
+        snprintf(paths[i], MAX_PATH, "%s%s%s", guest ? guest_dir : "", guest ? "/" : "",
+                 row->args[i] + guest);
+        argv[i + 1] = paths[i];
+    }
+    for (int i = 0; i < 3 && row->env[i]; i++)
+        env[i] = (char *)(uintptr_t)row->env[i];
+    run_command(r, argv, env, "/", NULL, 60);
+}
+
+static void test_row(void **state)
+{
+    const struct row *row = *state;
+    struct result r;
+
+    run_row(&r, row);
+    check_stream("stderr", row->err, r.out[1]);
+    check_stream("stdout", row->out, r.out[0]);
+    assert_int_equal(r.status, row->status);
+    free_result(&r);
+}
+
+/* The log file's name may hold the process id; the program sees no descriptor of the log. */
+static void test_log_file(void **state)
+{
+    char dir[] = "/tmp/emu-options-XXXXXX", path[MAX_PATH], program[MAX_PATH];
+    char *const argv[] = {emu_path,
+                          (char[]){"-d"},
+                          (char[]){"strace"},
+                          (char[]){"-D"},
+                          (char[]){"log.%d.txt"},
+                          program,
+                          NULL};
+    char *const env[] = {NULL};
+    struct result r, log;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    snprintf(program, sizeof program, "%s/system", guest_dir);
+    run_command(&r, argv, env, dir, NULL, 60);
+    assert_int_equal(r.status, 0);
+    check_stream("stdout", "next 4\n", r.out[0]);
+    check_stream("stderr", "", r.out[1]);
+    snprintf(path, sizeof path, "cat %s/log.*.txt && rm -r %s", dir, dir);
+    char *const shell[] = {(char[]){"/bin/sh"}, (char[]){"-c"}, path, NULL};
+    run_command(&log, shell, env, "/", NULL, 60);
+    check_stream("log", "clock_gettime(", log.out[0]);
+    check_stream("cat's stderr", "", log.out[1]);
+    free_result(&r);
+    free_result(&log);
+}
+
+int main(void)
+{
+    struct CMUnitTest tests[ROWS + 1];
+
+    locate_emu();
+    for (size_t i = 0; i < ROWS; i++)
+        tests[i] = (struct CMUnitTest){.name = rows[i].name,
+                                       .test_func = test_row,
+                                       .initial_state = (void *)(uintptr_t)&rows[i]};
+    tests[ROWS] = (struct CMUnitTest){.name = "log file", .test_func = test_log_file};
+    return _cmocka_run_group_tests("options", tests, ROWS + 1, NULL, NULL);
+}
