@@ -1,0 +1,266 @@
+/* cpu.c: virtual CPUs and their run loop. A vCPU is a guest thread on a host thread of its own.
+ *
+ * Neutral: knows exits by their reasons, registers not at all. */
+
+#include "emu.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define MAX_CPUS 65536
+
+__thread struct cpu *this_cpu;
+static __thread sigjmp_buf loop_start;
+
+static struct {
+    pthread_mutex_t lock; /* innermost */
+    struct cpu *by_index[MAX_CPUS];
+    bool live[MAX_CPUS];
+    int count;
+} cpus = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* QEMU's numbering: one more than the largest live index. */
+static int next_index(void)
+{
+    int i = cpus.count;
+    while (i > 0 && !cpus.live[i - 1])
+        i--;
+    return i;
+}
+
+static struct cpu *map_cpu(void)
+{
+    void *p = mmap(NULL, SCOREBOARD_OFFSET + SCOREBOARD_MAX, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        die("out of memory for a virtual CPU: %s", strerror(errno));
+    return p;
+}
+
+struct cpu *cpu_create(void)
+{
+    pthread_mutex_lock(&cpus.lock);
+    int index = next_index();
+    if (index == MAX_CPUS)
+        die("more than %d threads at once", MAX_CPUS);
+    if (!cpus.by_index[index])
+        cpus.by_index[index] = map_cpu();
+    struct cpu *cpu = cpus.by_index[index];
+    memset(cpu, 0, sizeof(*cpu));
+    cpu->self = cpu;
+    cpu->index = index;
+    cpu->tid = (int)syscall(SYS_gettid);
+    cpus.live[index] = true;
+    if (index >= cpus.count)
+        cpus.count = index + 1;
+    pthread_mutex_unlock(&cpus.lock);
+    this_cpu = cpu;
+    jit_attach(cpu);
+    signal_thread_init(cpu);
+    return cpu;
+}
+
+struct cpu *cpu_by_index(unsigned index)
+{
+    return index < MAX_CPUS ? cpus.by_index[index] : NULL;
+}
+
+int cpu_count(void)
+{
+    return cpus.count;
+}
+
+bool cpu_is_live(const struct cpu *cpu)
+{
+    return cpus.live[cpu->index];
+}
+
+void cpu_retire(struct cpu *cpu)
+{
+    signal_thread_exit(cpu);
+    pthread_mutex_lock(&cpus.lock);
+    cpus.live[cpu->index] = false;
+    pthread_mutex_unlock(&cpus.lock);
+}
+
+static int count_others(const struct cpu *cpu, bool in_cache)
+{
+    int n = 0;
+    pthread_mutex_lock(&cpus.lock);
+    for (int i = 0; i < cpus.count; i++)
+        if (cpus.live[i] && i != cpu->index)
+            n += !in_cache || cpus.by_index[i]->in_cache;
+    pthread_mutex_unlock(&cpus.lock);
+    return n;
+}
+
+bool cpu_is_last(const struct cpu *cpu)
+{
+    return count_others(cpu, false) == 0;
+}
+
+bool cpu_others_in_cache(const struct cpu *cpu)
+{
+    return count_others(cpu, true) != 0;
+}
+
+void cpu_fork_child(struct cpu *cpu)
+{
+    memset(cpus.live, 0, sizeof(cpus.live));
+    cpus.live[cpu->index] = true;
+}
+
+struct cpu_snapshot {
+    struct cpu cpu;
+    sigjmp_buf loop_start;
+    struct signal_snapshot *signals;
+};
+
+struct cpu_snapshot *cpu_save(struct cpu *cpu)
+{
+    struct cpu_snapshot *snapshot = aligned_alloc(_Alignof(struct cpu), sizeof(*snapshot));
+    if (!snapshot)
+        die("out of memory for a child process");
+    snapshot->cpu = *cpu;
+    memcpy(&snapshot->loop_start, &loop_start, sizeof(loop_start));
+    snapshot->signals = signal_save(cpu);
+    return snapshot;
+}
+
+void cpu_restore(struct cpu *cpu, struct cpu_snapshot *snapshot)
+{
+    *cpu = snapshot->cpu;
+    memcpy(&loop_start, &snapshot->loop_start, sizeof(loop_start));
+    signal_restore(cpu, snapshot->signals);
+    free(snapshot);
+}
+
+/* ---- the run loop
+ * -------------------------------------------------------------------------------- */
+
+/* Where the indirect branch that missed should have led: its block gets a pad in the table. */
+static void learn_target(struct tb *tb, enum indirect by)
+{
+    if (opt.log & LOG_NOCHAIN || (!tb->pad[by] && !jit_add_pad(tb, by)))
+        return;
+    jit_table_set(tb, by);
+}
+
+/* Sets cpu->jump for cpu->pc; what brought it here decides the prefix the block gets. */
+static void find_code(struct cpu *cpu, uint64_t reason)
+{
+    static const uint8_t entries[] = {[EXIT_MISS] = ENTRY_INDIRECT, [EXIT_RETURN] = ENTRY_RETURN};
+    tb_lock();
+    bool fresh = reason == EXIT_LINK && cpu->generation == tb_generation();
+    struct link *link = fresh ? (struct link *)cpu->exit_arg : NULL;
+    enum tb_entry entry = link && link->call ? ENTRY_CALL : entries[reason];
+    struct tb *tb = tb_find(cpu, cpu->pc, entry);
+    if (!tb) {
+        tb_unlock();
+        guest_fetch_fault(cpu);
+        signal_deliver(cpu);
+        return;
+    }
+    if (link && cpu->generation == tb_generation() && !(opt.log & LOG_NOCHAIN))
+        tb_bind(link, tb);
+    if (reason == EXIT_MISS || reason == EXIT_RETURN)
+        learn_target(tb, reason == EXIT_RETURN ? BY_RETURN : BY_JUMP);
+    cpu->jump = (uintptr_t)tb->host;
+    cpu->generation = tb_generation();
+    cpu->in_cache = true;
+    tb_unlock();
+}
+
+/* Runs from cpu->jump. A flush waits for this thread until it has read what its exit names. */
+static uint64_t enter_cache(struct cpu *cpu)
+{
+    uint64_t reason = jit_enter(cpu);
+    if (reason == EXIT_LINK)
+        cpu->pc = ((struct link *)cpu->exit_arg)->target;
+    cpu->in_cache = false;
+    return reason;
+}
+
+static uint64_t run_syscall(struct cpu *cpu)
+{
+    cpu->syscall = guest_result(cpu);
+    if (linux_syscall(cpu) == SYSCALL_DONE)
+        return EXIT_LOOKUP;
+    cpu->jump = (uintptr_t)jit_forward_syscall;
+    return enter_cache(cpu);
+}
+
+/* The kernel could not write to a page that emu keeps from being written: false, once more. */
+static bool can_retry(int64_t result)
+{
+    tb_lock();
+    bool retry = result == -EFAULT && smc_open_all();
+    tb_unlock();
+    return retry;
+}
+
+/* The result is in the register that held the number, which the callbacks still see. False: the
+ * call is to be made again. */
+static bool finish_syscall(struct cpu *cpu)
+{
+    int64_t result = guest_result(cpu);
+    guest_set_result(cpu, cpu->syscall);
+    if (can_retry(result)) {
+        cpu->jump = (uintptr_t)jit_forward_syscall;
+        return false;
+    }
+    linux_syscall_ret(cpu, result);
+    return true;
+}
+
+/* The last thing before the cache: pending signals, or the code at cpu->pc. */
+static uint64_t run_code(struct cpu *cpu, uint64_t reason)
+{
+    plugin_run_pending();
+    if (cpu->pending)
+        signal_deliver(cpu);
+    else if (guest_enter_vsyscall(cpu))
+        return EXIT_SYSCALL;
+    else
+        find_code(cpu, reason);
+    return enter_cache(cpu);
+}
+
+_Noreturn void cpu_loop(struct cpu *cpu)
+{
+    if (!cpu->initialised)
+        qemu_plugin_vcpu_init_hook(cpu);
+    sigsetjmp(loop_start, 0);
+    for (uint64_t reason = EXIT_LOOKUP;;) {
+        switch (reason) {
+        case EXIT_SYSCALL:
+            reason = run_syscall(cpu);
+            continue;
+        case EXIT_SYSRET:
+            if (!finish_syscall(cpu)) {
+                reason = enter_cache(cpu);
+                continue;
+            }
+            break;
+        case EXIT_STALE:
+            tb_drop_stale(cpu->pc);
+            break;
+        case EXIT_TRAP:
+            guest_trap(cpu);
+            break;
+        }
+        reason = run_code(cpu, reason);
+    }
+}
+
+_Noreturn void cpu_resume_at(struct cpu *cpu, uint64_t pc)
+{
+    cpu->pc = pc;
+    siglongjmp(loop_start, 1);
+}

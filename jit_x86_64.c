@@ -1,0 +1,1634 @@
+/* jit_x86_64.c: lowers decoded guest instructions to host code.
+ *
+ * Knows the guest ISA and, through emit_x86_64.h, the host's. Must not know about the kernel,
+ * plugins' internals, or which blocks exist (translate.c and tb.c).
+ *
+ * Copy is the default: guest registers, flags, stack and %fs are the host's. What is not copied
+ * is named here: branches, syscalls, %gs, rip-relative operands out of reach, traps.
+ *
+ * Spill slots, at gs:[CPU_SLOT + 8 n]:
+ *   0  rcx around an indirect branch or a syscall
+ *   1  guest target of an indirect branch
+ *   2  first scratch register      3  second scratch register
+ *   5  meminfo word                6  which cpu->vaddr, for jit_call_mem_op
+ *
+ * Indirect branches. The jump table has one host address per low 16 bits of the guest address;
+ * the site jumps there without looking, with the guest target in slot 1 and rcx in slot 0. The
+ * pad at the other end compares slot 1 with its own address. Every table entry is a pad or
+ * jit_exit_miss.
+ *
+ * Calls and returns. A direct call pushes the guest's return address and makes a host call; the
+ * callee's call_host entry drops the host address again. The return looks its target up in the
+ * return table, pushes what it finds and makes a host ret, which the processor's return stack
+ * predicts: the pad behind the call is where it leads. That pad compares the guest's return
+ * address, still on the stack, with its own and drops it. */
+
+#include "emit_x86_64.h"
+
+#include <asm/prctl.h>
+#include <cpuid.h>
+#include <errno.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define MAX_REPORT      16 /* bytes of one memory callback */
+
+/* Most bytes that one guest instruction can take, without instrumentation, and one plugin_op. */
+#define MAX_INSN_OUT    320
+#define MAX_OP_OUT      360 /* the first call of a function: with its thunk */
+/* The same in the cold part: a stub for each exit, a call thunk, a constant. */
+#define MAX_INSN_COLD   192
+
+#define JUMP_TABLE      LOW_TABLES
+#define JUMP_TABLE_SIZE 65536
+#define RETURN_TABLE    (JUMP_TABLE + JUMP_TABLE_SIZE * 8)
+#define ROUTES          (RETURN_TABLE + JUMP_TABLE_SIZE * 8) /* enum syscall_route per number */
+#define LARGE_SIZE      (16ull << LARGE_BITS)
+#define PADS            (ROUTES + 65536)
+#define TABLES_END      (PADS + 4096)
+_Static_assert(TABLES_END <= LARGE_TABLE && LARGE_TABLE + LARGE_SIZE <= LOW_CACHE, "layout");
+
+#define SLOT(n)    (CPU_SLOT + 8 * (n))
+#define VADDR(n)   (CPU_VADDR + 8 * (n))
+#define REG(n)     (CPU_REG + 8 * (n))
+#define PREFIX_FS  0x64
+#define PREFIX_GS  0x65
+#define PREFIX_A32 0x67
+
+/* How to get from the state at a host instruction to a guest state; spilled registers are put
+ * back first. */
+enum roll_rule {
+    ROLL_BACK,      /* at guest instruction pc, nothing of it done */
+    ROLL_TO_TARGET, /* the branch is made but for the pc, which is in slot 1; rcx in slot 0 */
+    ROLL_RETURN,    /* the push of a return faulted; it is made but for the pop */
+    ROLL_DROP,      /* the same as ROLL_BACK, with a host return address still to drop */
+    ROLL_SOURCE,    /* the same as ROLL_BACK, with the %gs base still in rsi */
+    ROLL_CALL,      /* the host call whose dead push faulted; the branch is made but for the pc */
+    ROLL_NEXT,      /* the instruction is done, pc is the next one's; rcx too (syscall) */
+};
+
+/* Low addresses that lead to entry_x86_64.S. */
+enum pad {
+    PAD_LOOKUP,
+    PAD_MISS,
+    PAD_RETURN,
+    PAD_LINK,
+    PAD_SYSCALL,
+    PAD_TRAP,
+    PAD_STALE,
+    PAD_OP,
+    PAD_MEM_OP,
+    PAD_COUNT
+};
+#define PAD_SIZE 16
+
+extern const char jit_exit_lookup[], jit_exit_miss[], jit_exit_return[], jit_exit_link[],
+    jit_exit_syscall[], jit_exit_trap[], jit_exit_stale[], jit_call_op[], jit_call_mem_op[];
+
+/* One lowering of a superblock. */
+struct lower {
+    struct emit e;
+    struct superblock *sb;
+    const struct unit *unit;
+    int tb;        /* index of the block being lowered */
+    size_t op;     /* its next operation */
+    uint8_t *cold; /* end of the free space; stubs are laid below it */
+    struct link *links;
+    bool replay; /* only to find what a host address stands for: no stubs, no links */
+    bool full;
+};
+
+/* The cache: blocks grow up from its start, stubs down from its end. */
+static struct {
+    uint8_t *start, *end, *hot, *cold;
+} cache;
+
+/* Callbacks that need no full switch to C. A thunk saves what its function changes, calls it
+ * through the word before the thunk, and returns to the site. Neither list nor proofs change, so
+ * that a block always lowers to the same length. */
+enum { THUNK_MEM = 1, THUNK_FLAGS_DEAD = 2, LIGHT_THUNKS = 4 };
+#define MAX_LIGHTS 64
+static struct light {
+    const void *func;
+    bool proven;
+    struct callee callee;
+    uint8_t *thunk[LIGHT_THUNKS]; /* index: set of THUNK_* */
+} lights[MAX_LIGHTS];
+static size_t n_lights;
+
+static struct unit replay_unit;
+static uint8_t replay_code[1 << 20];
+
+static uint8_t *pad_address(enum pad pad)
+{
+    return (uint8_t *)(PADS + (uint64_t)pad * PAD_SIZE);
+}
+
+static void *map_low(uint64_t start, size_t len, int prot)
+{
+    void *p = mmap((void *)start, len, prot,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (p != (void *)start)
+        die("cannot map %zu bytes at 0x%llx for the code cache", len, (unsigned long long)start);
+    return p;
+}
+
+void jit_init(void)
+{
+    static const char *const targets[PAD_COUNT] = {
+        [PAD_LOOKUP] = jit_exit_lookup,   [PAD_MISS] = jit_exit_miss,
+        [PAD_RETURN] = jit_exit_return,   [PAD_LINK] = jit_exit_link,
+        [PAD_SYSCALL] = jit_exit_syscall, [PAD_TRAP] = jit_exit_trap,
+        [PAD_STALE] = jit_exit_stale,     [PAD_OP] = jit_call_op,
+        [PAD_MEM_OP] = jit_call_mem_op,
+    };
+    map_low(LOW_TABLES, TABLES_END - LOW_TABLES, PROT_READ | PROT_WRITE | PROT_EXEC);
+    map_low(LARGE_TABLE, LARGE_SIZE, PROT_READ | PROT_WRITE);
+    for (int i = 0; i < PAD_COUNT; i++) {
+        struct emit e = {.p = pad_address(i)};
+        emit_jmp_far(&e, (uintptr_t)targets[i]);
+    }
+    for (int nr = 0; nr < 65536; nr++)
+        ((uint8_t *)ROUTES)[nr] = linux_syscall_route(nr);
+    cache.start = map_low(LOW_CACHE, opt.tb_size, PROT_READ | PROT_WRITE | PROT_EXEC);
+    cache.end = cache.start + opt.tb_size;
+    jit_clear_table();
+    jit_reset();
+}
+
+/* ---- the large table (entry_x86_64.S): guest pc, host address
+ * -------------------------------------- */
+
+static volatile uint64_t *large_entry(uint64_t pc)
+{
+    uint32_t index = (uint32_t)pc * (uint32_t)LARGE_FACTOR >> (32 - LARGE_BITS);
+    return (uint64_t *)LARGE_TABLE + 2 * (uint64_t)index;
+}
+
+/* An empty entry is one that its own pc cannot have: 0 but for the entry of 0. */
+static void clear_large_entry(volatile uint64_t *entry)
+{
+    entry[0] = entry == large_entry(0);
+}
+
+/* Another thread may look meanwhile: it must not see one pc with the other's address. */
+static void set_large_entry(uint64_t pc, const uint8_t *host)
+{
+    volatile uint64_t *entry = large_entry(pc);
+    clear_large_entry(entry);
+    entry[1] = (uintptr_t)host;
+    entry[0] = pc;
+}
+
+void jit_clear_table(void)
+{
+    for (int i = 0; i < JUMP_TABLE_SIZE; i++) {
+        ((uint64_t *)JUMP_TABLE)[i] = (uintptr_t)pad_address(PAD_MISS);
+        ((uint64_t *)RETURN_TABLE)[i] = (uintptr_t)pad_address(PAD_RETURN);
+    }
+    /* Fresh pages: zero, and not touched before they are used. */
+    madvise((void *)LARGE_TABLE, LARGE_SIZE, MADV_DONTNEED);
+    clear_large_entry(large_entry(0));
+}
+
+void jit_route_to_c(void)
+{
+    memset((void *)ROUTES, ROUTE_C, 65536);
+}
+
+static void call_nothing(void)
+{
+}
+
+/* Thunks below limit call nothing from now on: a thread that caused a flush from a callback may
+ * still run old code for a while, and the plugin may be gone. */
+static void close_thunks(const uint8_t *limit)
+{
+    uint64_t nothing = (uintptr_t)call_nothing;
+    for (size_t i = 0; i < n_lights; i++)
+        for (int k = 0; k < LIGHT_THUNKS; k++) {
+            uint8_t **thunk = &lights[i].thunk[k];
+            if (!*thunk || *thunk >= limit)
+                continue;
+            memcpy(*thunk - 8, &nothing, 8);
+            *thunk = NULL;
+        }
+}
+
+void jit_reset(void)
+{
+    close_thunks(cache.end);
+    cache.hot = cache.start;
+    cache.cold = cache.end;
+}
+
+bool jit_in_cache(uint64_t host_pc)
+{
+    return host_pc >= (uintptr_t)cache.start && host_pc < (uintptr_t)cache.end;
+}
+
+/* ---- exits --------------------------------------------------------------------------------------
+ */
+
+static uint8_t *cold_take(struct lower *l, size_t size)
+{
+    return l->cold -= size;
+}
+
+static const uint8_t *bound_target(const struct link *link)
+{
+    return link->call ? link->to->call_host : link->to->host;
+}
+
+/* The displacement lies in one cache line (emit_align_hole): the store is seen whole. */
+static void store_rel32(uint8_t *site, const uint8_t *target)
+{
+    typedef int32_t __attribute__((aligned(1), may_alias)) displacement;
+    *(volatile displacement *)site = (int32_t)(target - (site + 4));
+}
+
+void jit_bind(struct link *link)
+{
+    store_rel32(link->site, bound_target(link));
+}
+
+void jit_unbind(struct link *link)
+{
+    store_rel32(link->site, link->stub);
+}
+
+/* Makes a direct exit to target and its stub; returns where the exit leads for now. The caller
+ * sets link->site. NULL link: replaying. */
+static uint8_t *make_link(struct lower *l, uint64_t target, bool call, struct link **out)
+{
+    *out = NULL;
+    if (l->replay)
+        return cache.end;
+    struct link *link = tb_alloc(sizeof(*link));
+    if (!link) {
+        l->full = true;
+        return cache.end;
+    }
+    uint8_t *stub = cold_take(l, call ? 23 : 18);
+    struct emit e = {.p = stub};
+    if (call)
+        emit_op_rm(&e, 0x8d, GPR_RSP, GPR_RSP, 8);
+    emit_store_gs_imm(&e, CPU_EXIT_ARG, (uintptr_t)link);
+    emit_jmp(&e, pad_address(PAD_LINK));
+    *link = (struct link){.stub = stub, .target = target, .call = call, .next = l->links};
+    l->links = link;
+    *out = link;
+    return stub;
+}
+
+static void set_site(struct link *link, uint8_t *site)
+{
+    if (link)
+        link->site = site;
+}
+
+static void lower_exit(struct lower *l, uint64_t target)
+{
+    struct link *link;
+    const uint8_t *stub = make_link(l, target, false, &link);
+    set_site(link, emit_hole_jmp(&l->e, stub));
+}
+
+/* True if the next block of the superblock is the code at pc: it follows without a jump. */
+static bool is_next(const struct lower *l, uint64_t pc)
+{
+    return l->tb + 1 < l->unit->n_tbs && l->sb->tb[l->tb + 1].pc == pc;
+}
+
+static void lower_fallthrough(struct lower *l, uint64_t pc)
+{
+    if (!is_next(l, pc))
+        lower_exit(l, pc);
+}
+
+/* Exit to C at guest address pc. */
+static void emit_exit_at(struct emit *e, uint64_t pc, enum pad pad)
+{
+    emit_store_gs_imm(e, CPU_PC, pc);
+    emit_jmp(e, pad_address(pad));
+}
+
+/* ---- what a host instruction stands for
+ * ---------------------------------------------------------- */
+
+static void roll_set(struct lower *l, enum roll_rule rule)
+{
+    l->e.now.rule = rule;
+}
+
+static void spill(struct lower *l, int reg, int slot)
+{
+    emit_store_gs(&l->e, SLOT(slot), reg);
+    struct roll *now = &l->e.now;
+    now->spilled[now->n_spilled].reg = (uint8_t)reg;
+    now->spilled[now->n_spilled++].slot = (uint8_t)slot;
+}
+
+/* Undoes the latest spill. */
+static void restore(struct lower *l)
+{
+    struct roll *now = &l->e.now;
+    int last = now->n_spilled - 1;
+    emit_load_gs(&l->e, now->spilled[last].reg, SLOT(now->spilled[last].slot));
+    now->n_spilled--;
+}
+
+/* ---- operands
+ * ------------------------------------------------------------------------------------ */
+
+/* A low register that the instruction does not use, so that no extension bit is needed; there is
+ * always one (cmpxchg8b, the greediest with an operand, leaves rsi and rdi). */
+static int pick_scratch(const struct insn *in, int not_this)
+{
+    static const uint8_t candidates[] = {GPR_RAX, GPR_RDX, GPR_RCX, GPR_RSI, GPR_RDI, GPR_RBX};
+    unsigned used = in->regs_read | in->regs_written;
+    for (size_t i = 0; i < sizeof(candidates); i++)
+        if (!(used >> candidates[i] & 1) && candidates[i] != not_this)
+            return candidates[i];
+    die("no free register at 0x%llx", (unsigned long long)in->pc);
+}
+
+/* The operand that ModRM names; there is one. pop's and push's stack operands are not it. */
+static const struct mem_op *modrm_operand(const struct insn *in)
+{
+    const struct mem_op *m = in->mem;
+    while (m->flags & MEM_STACK)
+        m++;
+    return m;
+}
+
+/* From the bytes: lea and prefetches have no entry in mem[]. */
+static uint64_t rip_target(const struct insn *in, const uint8_t *code)
+{
+    int32_t disp;
+    memcpy(&disp, code + in->disp_off, sizeof(disp));
+    return in->pc + in->len + (uint64_t)(int64_t)disp;
+}
+
+/* lea reg, operand without its segment; reg may be one of its registers. */
+static void emit_lea_operand(struct emit *e, int reg, const struct mem_op *m, bool addr32)
+{
+    int base = m->base, index = m->index;
+    emit_mark(e);
+    if (addr32)
+        emit_u8(e, PREFIX_A32);
+    emit_u8(e, 0x48 | reg >> 3 << 2 | (index >= 8) << 1 | (base >= 8 && base < 16));
+    emit_u8(e, 0x8d);
+    unsigned scale = m->scale == 8 ? 3 : m->scale == 4 ? 2 : m->scale == 2 ? 1 : 0;
+    emit_u8(e, (base == REG_NONE ? 0x04 : 0x84) | (reg & 7) << 3);
+    emit_u8(e, scale << 6 | (index == REG_NONE ? 4 : index & 7) << 3 |
+                   (base == REG_NONE ? 5 : base & 7));
+    emit_u32(e, (uint32_t)m->disp);
+}
+
+/* reg = linear address of an operand, flags kept; second is clobbered for %fs and %gs operands. */
+static void emit_address(struct emit *e, int reg, int second, const struct insn *in,
+                         const struct mem_op *m)
+{
+    if (m->base == REG_PC)
+        emit_mov_imm(e, reg, in->pc + in->len + (int64_t)m->disp);
+    else
+        emit_lea_operand(e, reg, m, in->flags & INSN_ADDR32);
+    if (m->seg == SEG_NONE)
+        return;
+    if (m->seg == SEG_GS)
+        emit_load_gs(e, second, CPU_GS_BASE);
+    else
+        emit_rdfsbase(e, second);
+    emit_lea_index(e, reg, reg, second);
+}
+
+static unsigned operand_end(const struct insn *in)
+{
+    if (in->disp_size)
+        return in->disp_off + in->disp_size;
+    return in->modrm_off + 1 + ((in->modrm & 7) == 4 && in->modrm < 0xc0);
+}
+
+/* Copies prefixes, escape and opcode with the extension bit of the operand's base cleared (REX.B,
+ * VEX.B, EVEX.B) and without a %gs prefix. */
+static void emit_head(struct emit *e, const struct insn *in, const uint8_t *code)
+{
+    unsigned i = 0;
+    for (; i < in->prefix_len; i++) {
+        if (in->rex && i + 1 == in->prefix_len)
+            emit_u8(e, code[i] & ~1u);
+        else if (code[i] != PREFIX_GS)
+            emit_u8(e, code[i]);
+    }
+    bool has_b = code[i] == 0xc4 || code[i] == 0x62 || code[i] == 0x8f;
+    if (has_b && in->modrm_off - i >= 3) { /* 8f without XOP is pop: opcode right before ModRM */
+        emit_u8(e, code[i]);
+        emit_u8(e, code[i + 1] | 0x20); /* stored inverted */
+        i += 2;
+    }
+    for (; i < in->modrm_off; i++)
+        emit_u8(e, code[i]);
+}
+
+/* The instruction with its operand at [base + index of the original + disp]. */
+static void emit_with_base(struct emit *e, const struct insn *in, const uint8_t *code, int base,
+                           int32_t disp)
+{
+    emit_mark(e);
+    emit_head(e, in, code);
+    bool sib = (in->modrm & 7) == 4;
+    emit_u8(e, 0x80 | (in->modrm & 0x38) | (unsigned)(sib ? 4 : base));
+    if (sib)
+        emit_u8(e, (code[in->modrm_off + 1] & 0xf8) | (unsigned)base);
+    emit_u32(e, (uint32_t)disp);
+    unsigned end = operand_end(in);
+    memcpy(e->p, code + end, in->len - end);
+    e->p += in->len - end;
+}
+
+/* Operands that cannot be copied: %gs, or rip-relative and out of reach. */
+static void lower_with_scratch(struct lower *l, const struct insn *in, const uint8_t *code)
+{
+    struct emit *e = &l->e;
+    int base = pick_scratch(in, REG_NONE);
+    int32_t disp = 0;
+    spill(l, base, 2);
+    if (in->rip_relative) {
+        emit_mov_imm(e, base, rip_target(in, code));
+        if (in->flags & INSN_USES_GS) {
+            int second = pick_scratch(in, base);
+            spill(l, second, 3);
+            emit_load_gs(e, second, CPU_GS_BASE);
+            emit_lea_index(e, base, base, second);
+            restore(l);
+        }
+    } else {
+        const struct mem_op *m = modrm_operand(in);
+        emit_load_gs(e, base, CPU_GS_BASE);
+        if (m->base != REG_NONE)
+            emit_lea_index(e, base, m->base, base);
+        disp = m->disp;
+    }
+    emit_with_base(e, in, code, base, disp);
+    e->now.pc = in->pc + in->len;
+    restore(l);
+}
+
+/* A string instruction without its %gs prefix, and, if only once, without the repetition. */
+static void emit_string(struct emit *e, const struct insn *in, const uint8_t *code, bool once)
+{
+    emit_mark(e);
+    for (unsigned i = 0; i < in->len; i++) {
+        bool rep = code[i] == 0xf2 || code[i] == 0xf3;
+        if (i >= in->prefix_len || !(code[i] == PREFIX_GS || (once && rep)))
+            emit_u8(e, code[i]);
+    }
+}
+
+/* movs, cmps, lods, outs from %gs: the base is in rsi meanwhile. */
+static void lower_gs_string(struct lower *l, const struct insn *in, const uint8_t *code, bool once)
+{
+    struct emit *e = &l->e;
+    int base = pick_scratch(in, REG_NONE);
+    spill(l, base, 2);
+    emit_load_gs(e, base, CPU_GS_BASE);
+    emit_lea_index(e, GPR_RSI, GPR_RSI, base);
+    roll_set(l, ROLL_SOURCE);
+    emit_not(e, base);
+    emit_string(e, in, code, once);
+    emit_lea_index(e, GPR_RSI, GPR_RSI, base);
+    emit_op_rm(e, 0x8d, GPR_RSI, GPR_RSI, 1);
+    roll_set(l, ROLL_BACK);
+    e->now.pc = in->pc + in->len;
+    restore(l);
+}
+
+static bool rip_reaches(const struct emit *e, const struct insn *in, const uint8_t *code,
+                        unsigned out_len)
+{
+    return fits_i32((int64_t)(rip_target(in, code) - (uintptr_t)(emit_here(e) + out_len)));
+}
+
+/* Replaces the displacement of the rip-relative instruction just written, whose ModRM operand
+ * ends tail bytes before the end of the instruction. */
+static void fix_rip(struct emit *e, const struct insn *in, const uint8_t *code, unsigned tail)
+{
+    uint32_t disp = (uint32_t)(rip_target(in, code) - (uintptr_t)emit_here(e));
+    memcpy(e->p - tail - 4, &disp, 4);
+}
+
+static bool is_lea(const struct insn *in)
+{
+    return in->map == 0 && in->opcode == 0x8d;
+}
+
+static void lower_rip_relative(struct lower *l, const struct insn *in, const uint8_t *code)
+{
+    if (rip_reaches(&l->e, in, code, in->len)) {
+        emit_copy(&l->e, code, in->len);
+        fix_rip(&l->e, in, code, in->len - operand_end(in));
+    } else {
+        lower_with_scratch(l, in, code);
+    }
+}
+
+/* rcx = the r/m64 operand of an indirect branch. */
+static void lower_load_target(struct lower *l, const struct insn *in, const uint8_t *code)
+{
+    struct emit *e = &l->e;
+    bool reach = !in->rip_relative || rip_reaches(e, in, code, 7);
+    if (in->modrm < 0xc0 && (in->flags & INSN_USES_GS || !reach)) {
+        spill(l, GPR_RDX, 2);
+        emit_address(e, GPR_RCX, GPR_RDX, in, modrm_operand(in));
+        restore(l);
+        emit_op_rm(e, 0x8b, GPR_RCX, GPR_RCX, 0);
+        return;
+    }
+    emit_mark(e);
+    for (unsigned i = 0; i < in->prefix_len; i++)
+        if (code[i] == PREFIX_FS || code[i] == PREFIX_A32)
+            emit_u8(e, code[i]);
+    emit_u8(e, 0x48 | (in->rex & 3));
+    emit_u8(e, 0x8b);
+    emit_u8(e, (in->modrm & 0xc7) | GPR_RCX << 3);
+    unsigned rest = in->modrm_off + 1;
+    memcpy(e->p, code + rest, in->len - rest);
+    e->p += in->len - rest;
+    if (in->rip_relative)
+        fix_rip(e, in, code, 0);
+}
+
+/* ---- instrumentation
+ * ------------------------------------------------------------------------------ */
+
+/* The proof for a callback's function, or NULL. */
+static struct light *find_light(const struct plugin_op *op)
+{
+    size_t i = 0;
+    while (i < n_lights && lights[i].func != op->func)
+        i++;
+    if (i == MAX_LIGHTS)
+        return NULL;
+    if (i == n_lights) {
+        lights[i].func = op->func;
+        lights[i].proven = callee_examine(op->func, &lights[i].callee);
+        n_lights++;
+    }
+    return lights[i].proven ? &lights[i] : NULL;
+}
+
+/* The arguments that a site loads, which the thunk does not save: udata; and vaddr, info. */
+static const uint8_t site_args[] = {GPR_RSI}, mem_site_args[] = {GPR_RCX, GPR_RDX, GPR_RSI};
+
+/* General registers that the thunk saves. */
+static unsigned saved_by_thunk(const struct light *light, unsigned kind)
+{
+    unsigned regs = light->callee.regs | 1u << GPR_RDI | 1u << GPR_RSI;
+    if (kind & THUNK_MEM)
+        regs &= ~(1u << GPR_RCX | 1u << GPR_RDX);
+    if (!(kind & THUNK_FLAGS_DEAD))
+        regs |= 1u << GPR_RAX;
+    return regs & ~(1u << GPR_RSI);
+}
+
+static void emit_move_stack(struct emit *e, int32_t distance)
+{
+    if (distance)
+        emit_op_rm(e, 0x8d, GPR_RSP, GPR_RSP, distance);
+}
+
+/* movups to or from the area at the stack pointer. */
+static void emit_move_vectors(struct emit *e, unsigned opcode, unsigned xmm)
+{
+    int32_t at = 0;
+    for (int i = 0; i < 16; i++)
+        if (xmm >> i & 1) {
+            emit_movups(e, opcode, i, at);
+            at += 16;
+        }
+}
+
+/* The call itself, and on return a look at whether a signal came meanwhile: then the processor
+ * steps on to where it can be delivered (signal.c). */
+static void emit_light_call(struct emit *e, const uint8_t *pointer)
+{
+    emit_load_gs32(e, GPR_RDI, offsetof(struct cpu, index));
+    emit_call_through(e, pointer);
+    emit_test_gs32(e, CPU_PENDING);
+    emit_short(e, 0, 0x74, 0);
+    uint8_t *skip = e->p;
+    emit_set_trap_flag(e);
+    skip[-1] = (uint8_t)(e->p - skip);
+}
+
+/* Entered with the stack 16-byte aligned, on the host's side. */
+static void emit_thunk(struct emit *e, const struct light *light, unsigned kind)
+{
+    unsigned regs = saved_by_thunk(light, kind), xmm = light->callee.xmm;
+    bool flags = !(kind & THUNK_FLAGS_DEAD);
+    int pushed = __builtin_popcount(regs) + flags;
+    int32_t frame = 16 * __builtin_popcount(xmm) + pushed % 2 * 8;
+    const uint8_t *pointer = e->p;
+    emit_u64(e, (uintptr_t)light->func);
+    for (int reg = 0; reg < 16; reg++)
+        if (regs >> reg & 1)
+            emit_push(e, reg);
+    if (flags) {
+        emit_save_flags(e);
+        emit_push(e, GPR_RAX);
+    }
+    emit_move_stack(e, -frame);
+    emit_move_vectors(e, 0x11, xmm);
+    emit_light_call(e, pointer);
+    emit_move_vectors(e, 0x10, xmm);
+    emit_move_stack(e, frame);
+    if (flags) {
+        emit_pop(e, GPR_RAX);
+        emit_restore_flags(e);
+    }
+    for (int reg = 15; reg >= 0; reg--)
+        if (regs >> reg & 1)
+            emit_pop(e, reg);
+    emit_ret(e);
+}
+
+static const uint8_t *find_thunk(struct lower *l, struct light *light, unsigned kind)
+{
+    if (l->replay)
+        return cache.end;
+    if (!light->thunk[kind]) {
+        uint8_t code[MAX_OP_OUT];
+        struct emit e = {.p = code};
+        emit_thunk(&e, light, kind);
+        size_t size = (size_t)(e.p - code);
+        cold_take(l, (uintptr_t)l->cold & 7);
+        cold_take(l, (size + 7) & ~(size_t)7);
+        memcpy(l->cold, code, size);
+        light->thunk[kind] = l->cold + 8;
+    }
+    return light->thunk[kind];
+}
+
+/* One access of an instruction: offset bytes into which operand, and the meminfo word. */
+struct report {
+    unsigned operand, offset;
+    uint32_t info;
+};
+
+/* Calls a thunk on the host's stack with the arguments in place. */
+static void lower_light_call(struct lower *l, const struct plugin_op *op, struct light *light,
+                             unsigned kind, const struct report *report)
+{
+    struct emit *e = &l->e;
+    bool mem = kind & THUNK_MEM;
+    const uint8_t *args = mem ? mem_site_args : site_args;
+    int n = mem ? sizeof(mem_site_args) : sizeof(site_args);
+    emit_store_gs(e, REG(GPR_RSP), GPR_RSP);
+    emit_load_gs(e, GPR_RSP, CPU_HOST_SP);
+    for (int i = 0; i < n; i++)
+        emit_push(e, args[i]);
+    emit_mov_imm(e, args[0], (uintptr_t)op->udata);
+    if (mem) {
+        emit_load_gs(e, GPR_RDX, VADDR(report->operand));
+        if (report->offset)
+            emit_op_rm(e, 0x8d, GPR_RDX, GPR_RDX, (int32_t)report->offset);
+        emit_mov_imm(e, GPR_RSI, report->info);
+    }
+    emit_call(e, find_thunk(l, light, kind));
+    for (int i = n - 1; i >= 0; i--)
+        emit_pop(e, args[i]);
+    emit_load_gs(e, GPR_RSP, REG(GPR_RSP));
+}
+
+/* Skips what follows unless the condition holds; returns where the distance goes. rax keeps the
+ * flags from here to lower_end_condition, unless they are dead. */
+static uint8_t *lower_condition(struct lower *l, const struct plugin_op *op, bool flags_dead)
+{
+    /* By enum qemu_plugin_cond: EQ NE LT LE GT GE, unsigned. */
+    static const uint8_t skip_if[] = {[2] = CC_NE, CC_E, CC_AE, CC_A, CC_BE, CC_B};
+    struct emit *e = &l->e;
+    if (!flags_dead) {
+        spill(l, GPR_RAX, 2);
+        emit_save_flags(e);
+    }
+    if (fits_i32((int64_t)op->imm)) {
+        emit_cmp_gs_imm(e, (int32_t)op->offset, (int32_t)op->imm);
+    } else {
+        spill(l, GPR_RCX, 3);
+        emit_mov_imm(e, GPR_RCX, op->imm);
+        emit_gs(e, 0x39, GPR_RCX, (int32_t)op->offset);
+        restore(l);
+    }
+    emit_short(e, 0, 0x70 | skip_if[op->cond], 0);
+    return e->p;
+}
+
+static void lower_end_condition(struct lower *l, bool flags_dead)
+{
+    if (flags_dead)
+        return;
+    emit_restore_flags(&l->e);
+    emit_load_gs(&l->e, GPR_RAX, SLOT(2));
+}
+
+/* Calls jit_call_op or jit_call_mem_op. */
+static void emit_call_op(struct emit *e, const struct plugin_op *op, enum pad pad)
+{
+    emit_store_gs_imm(e, CPU_EXIT_ARG, (uintptr_t)op);
+    emit_store_gs(e, REG(GPR_RSP), GPR_RSP);
+    emit_load_gs(e, GPR_RSP, CPU_HOST_SP);
+    emit_call(e, pad_address(pad));
+    emit_load_gs(e, GPR_RSP, REG(GPR_RSP));
+}
+
+/* u64 at base + disp += imm with the flags kept; base REG_NONE: the cpu. */
+static void emit_add_keeping_flags(struct lower *l, int base, int32_t disp, uint64_t imm)
+{
+    struct emit *e = &l->e;
+    spill(l, GPR_RAX, 3);
+    if (base == REG_NONE)
+        emit_load_gs(e, GPR_RAX, disp);
+    else
+        emit_op_rm(e, 0x8b, GPR_RAX, base, disp);
+    if (fits_i32((int64_t)imm)) {
+        emit_op_rm(e, 0x8d, GPR_RAX, GPR_RAX, (int32_t)imm);
+    } else {
+        spill(l, GPR_RDX, 4);
+        emit_mov_imm(e, GPR_RDX, imm);
+        emit_lea_index(e, GPR_RAX, GPR_RAX, GPR_RDX);
+        restore(l);
+    }
+    if (base == REG_NONE)
+        emit_store_gs(e, disp, GPR_RAX);
+    else
+        emit_op_rm(e, 0x89, GPR_RAX, base, disp);
+    restore(l);
+}
+
+static void lower_cond_call(struct lower *l, const struct plugin_op *op, bool flags_dead)
+{
+    struct emit *e = &l->e;
+    struct light *light = find_light(op);
+    uint8_t *skip = lower_condition(l, op, flags_dead);
+    if (light) {
+        lower_light_call(l, op, light, THUNK_FLAGS_DEAD, NULL);
+    } else { /* sees the guest's state as it is */
+        lower_end_condition(l, flags_dead);
+        emit_call_op(e, op, PAD_OP);
+        emit_short(e, 0, 0xeb, flags_dead ? 0 : 3 + 9);
+    }
+    skip[-1] = (uint8_t)(e->p - skip);
+    lower_end_condition(l, flags_dead);
+    e->now.n_spilled = 0;
+}
+
+static void lower_inline_op(struct lower *l, const struct plugin_op *op, bool flags_dead)
+{
+    struct emit *e = &l->e;
+    int32_t offset = (int32_t)op->offset;
+    switch (op->kind) {
+    case OP_ADD:
+        if (flags_dead && fits_i32((int64_t)op->imm))
+            emit_add_gs_imm(e, offset, (int32_t)op->imm);
+        else
+            emit_add_keeping_flags(l, REG_NONE, offset, op->imm);
+        break;
+    case OP_STORE:
+        emit_store_gs_imm(e, offset, op->imm);
+        break;
+    case OP_ADD_PTR:
+        spill(l, GPR_RCX, 2);
+        emit_mov_imm(e, GPR_RCX, (uintptr_t)op->ptr);
+        emit_add_keeping_flags(l, GPR_RCX, 0, op->imm);
+        restore(l);
+        break;
+    case OP_STORE_PTR:
+        spill(l, GPR_RCX, 2);
+        spill(l, GPR_RAX, 3);
+        emit_mov_imm(e, GPR_RCX, (uintptr_t)op->ptr);
+        emit_mov_imm(e, GPR_RAX, op->imm);
+        emit_op_rm(e, 0x89, GPR_RAX, GPR_RCX, 0);
+        restore(l);
+        restore(l);
+        break;
+    }
+}
+
+/* The next operation of the block if it belongs to this place of instruction index. */
+static const struct plugin_op *next_op(const struct lower *l, unsigned index,
+                                       enum plugin_place place)
+{
+    const struct plugin_op *op = l->unit->ops[l->tb] + l->op;
+    bool here = l->op < l->unit->n_ops[l->tb] && op->place == place &&
+                (place == PLACE_TB || op->insn == index);
+    return here ? op : NULL;
+}
+
+static unsigned index_in_block(const struct lower *l, unsigned i)
+{
+    return i - l->unit->first[l->tb];
+}
+
+/* The operations of one place of the instruction with index i in the unit. */
+static void lower_ops(struct lower *l, unsigned i, enum plugin_place place)
+{
+    const struct plugin_op *op;
+    bool flags_dead = !(l->unit->live[i] & FLAGS_ARITH);
+    for (; (op = next_op(l, index_in_block(l, i), place)); l->op++) {
+        struct light *light = op->kind == OP_CALL ? find_light(op) : NULL;
+        if (light)
+            lower_light_call(l, op, light, flags_dead ? THUNK_FLAGS_DEAD : 0, NULL);
+        else if (op->kind == OP_CALL)
+            emit_call_op(&l->e, op, PAD_OP);
+        else if (op->kind == OP_CALL_COND)
+            lower_cond_call(l, op, flags_dead);
+        else
+            lower_inline_op(l, op, flags_dead);
+    }
+}
+
+static bool has_mem_ops(const struct lower *l, unsigned i)
+{
+    return next_op(l, index_in_block(l, i), PLACE_MEM);
+}
+
+/* Before the instruction: its operands' addresses, which it may overwrite the registers of. */
+static void lower_mem_addresses(struct lower *l, unsigned i)
+{
+    const struct insn *in = &l->unit->insn[i];
+    if (!in->nmem || !has_mem_ops(l, i))
+        return;
+    spill(l, GPR_RAX, 2);
+    spill(l, GPR_RDX, 3);
+    for (int m = 0; m < in->nmem; m++) {
+        if (m > 0)
+            emit_load_gs(&l->e, GPR_RAX, SLOT(2));
+        if (in->mem[m].seg != SEG_NONE || m > 0)
+            emit_load_gs(&l->e, GPR_RDX, SLOT(3));
+        emit_address(&l->e, GPR_RAX, GPR_RDX, in, &in->mem[m]);
+        emit_store_gs(&l->e, VADDR(m), GPR_RAX);
+    }
+    restore(l);
+    restore(l);
+}
+
+/* One report: size bytes at operand m + offset. */
+static void lower_mem_report(struct lower *l, const struct plugin_op *op, const struct mem_op *part,
+                             unsigned m, unsigned offset, bool store)
+{
+    struct report report = {m, offset, plugin_meminfo(part, store)};
+    if (op->kind != OP_CALL) {
+        lower_inline_op(l, op, false);
+        return;
+    }
+    struct light *light = find_light(op);
+    if (light) {
+        lower_light_call(l, op, light, THUNK_MEM, &report);
+        return;
+    }
+    emit_store_gs_imm(&l->e, SLOT(5), report.info);
+    emit_store_gs_imm(&l->e, SLOT(6), m | offset << 8);
+    emit_call_op(&l->e, op, PAD_MEM_OP);
+}
+
+/* The operations of instruction i that want rw accesses, for one access. Starts over at first. */
+static void lower_mem_access(struct lower *l, unsigned i, unsigned m, unsigned rw, size_t first)
+{
+    const struct insn *in = &l->unit->insn[i];
+    struct mem_op part = in->mem[m];
+    unsigned total = part.size * part.count;
+    part.size = total > MAX_REPORT ? MAX_REPORT : (uint16_t)total;
+    for (unsigned offset = 0; offset < total; offset += part.size) {
+        const struct plugin_op *op;
+        for (l->op = first; (op = next_op(l, index_in_block(l, i), PLACE_MEM)); l->op++)
+            if (op->rw & rw)
+                lower_mem_report(l, op, &part, m, offset, rw == MEM_WRITE);
+    }
+}
+
+/* After the accesses of an instruction: per operand the read, then the write, in pieces of at most
+ * 16 bytes. */
+static void lower_mem_ops(struct lower *l, unsigned i)
+{
+    const struct insn *in = &l->unit->insn[i];
+    size_t first = l->op;
+    for (unsigned m = 0; m < in->nmem && has_mem_ops(l, i); m++, l->op = first)
+        for (unsigned rw = MEM_READ; rw <= MEM_WRITE; rw++)
+            if (in->mem[m].flags & rw && !(in->mem[m].flags & MEM_VSIB))
+                lower_mem_access(l, i, m, rw, first);
+    l->op = first;
+}
+
+/* A repeated string instruction whose accesses are wanted: one element at a time.
+ *   next: jrcxz done; movs; reports; lea rcx, [rcx - 1]; jnz/jz done (cmps, scas); jmp next; done:
+ */
+static void lower_rep(struct lower *l, unsigned i, const uint8_t *code)
+{
+    struct emit *e = &l->e;
+    const struct insn *in = &l->unit->insn[i];
+    unsigned a32 = in->flags & INSN_ADDR32 ? PREFIX_A32 : 0;
+    bool compares = (in->opcode & 0xf6) == 0xa6; /* cmps a6 a7, scas ae af */
+    const uint8_t *next = emit_here(e);
+    emit_short(e, a32, 0xe3, 2);
+    emit_short(e, 0, 0xeb, 5);
+    uint8_t *done = e->p;
+    emit_jmp(e, next);
+    lower_mem_addresses(l, i);
+    if (in->flags & INSN_USES_GS)
+        lower_gs_string(l, in, code, true);
+    else
+        emit_string(e, in, code, true);
+    lower_mem_ops(l, i);
+    if (a32)
+        emit_u8(e, PREFIX_A32);
+    emit_op_rm(e, 0x8d, GPR_RCX, GPR_RCX, -1);
+    uint8_t *differs = e->p;
+    if (compares)
+        emit_jcc(e, in->flags & INSN_REP ? CC_NE : CC_E, next);
+    emit_jmp(e, next);
+    uint8_t *end = e->p;
+    e->p = done;
+    emit_jmp(e, end + e->shift);
+    e->p = differs;
+    if (compares)
+        emit_jcc(e, in->flags & INSN_REP ? CC_NE : CC_E, end + e->shift);
+    e->p = end;
+}
+
+/* ---- branches
+ * ------------------------------------------------------------------------------------- */
+
+/* rcx -= pc, flags kept */
+static void emit_subtract_pc(struct emit *e, uint64_t pc)
+{
+    if (fits_i32(-(int64_t)pc)) {
+        emit_op_rm(e, 0x8d, GPR_RCX, GPR_RCX, -(int32_t)pc);
+    } else {
+        emit_store_gs(e, SLOT(2), GPR_RDX);
+        emit_mov_imm(e, GPR_RDX, -pc);
+        emit_lea_index(e, GPR_RCX, GPR_RCX, GPR_RDX);
+        emit_load_gs(e, GPR_RDX, SLOT(2));
+    }
+}
+
+/* Entry of indirect branches: slot 1 must be pc, else the table's entry was another's. The flags
+ * stay: that other target may read them, whatever this one does.
+ *   mov rcx, slot1; lea rcx, [rcx - pc]; jrcxz ok; jmp miss; ok: mov rcx, slot0 */
+static void emit_pad(struct emit *e, uint64_t pc)
+{
+    struct roll saved = e->now;
+    e->now = (struct roll){.rule = ROLL_TO_TARGET, .pc = pc};
+    emit_load_gs(e, GPR_RCX, SLOT(1));
+    emit_subtract_pc(e, pc);
+    emit_short(e, 0, 0xe3, 5);
+    emit_jmp(e, pad_address(PAD_MISS));
+    emit_load_gs(e, GPR_RCX, SLOT(0));
+    e->now = saved;
+}
+
+/* Entry of returns: the guest's return address is on top of the stack.
+ *   mov rcx, [rsp]; lea rcx, [rcx - pc]; jrcxz ok; jmp miss; ok: mov rcx, slot0; lea rsp, [rsp + 8]
+ */
+static void emit_return_pad(struct emit *e, uint64_t pc)
+{
+    struct roll saved = e->now;
+    e->now = (struct roll){.rule = ROLL_RETURN, .pc = pc};
+    emit_op_rm(e, 0x8b, GPR_RCX, GPR_RSP, 0);
+    emit_subtract_pc(e, pc);
+    emit_short(e, 0, 0xe3, 5);
+    emit_jmp(e, pad_address(PAD_RETURN));
+    emit_load_gs(e, GPR_RCX, SLOT(0));
+    emit_op_rm(e, 0x8d, GPR_RSP, GPR_RSP, 8);
+    e->now = saved;
+}
+
+static void lower_push_return(struct lower *l, uint64_t pc)
+{
+    if (fits_i32((int64_t)pc)) {
+        emit_push_imm(&l->e, (int32_t)pc);
+        return;
+    }
+    /* One 8-byte load: a return address stored in halves would stall its reload. */
+    uint8_t *constant = cache.start;
+    if (!l->replay) {
+        cold_take(l, (uintptr_t)l->cold & 7); /* the guest may have alignment checks on */
+        constant = cold_take(l, 8);
+        memcpy(constant, &pc, 8);
+    }
+    emit_push_abs(&l->e, (uintptr_t)constant);
+}
+
+static void lower_call(struct lower *l, const struct insn *in, unsigned i)
+{
+    uint64_t next = in->pc + in->len;
+    struct link *link;
+    lower_mem_addresses(l, i);
+    lower_push_return(l, next);
+    l->e.now.pc = in->target;
+    lower_mem_ops(l, i);
+    bool paired = is_next(l, next);
+    const uint8_t *stub = make_link(l, in->target, paired, &link);
+    roll_set(l, ROLL_CALL);
+    set_site(link, paired ? emit_hole_call(&l->e, stub) : emit_hole_jmp(&l->e, stub));
+}
+
+/* Slot 1 = the target of an indirect branch; rcx, which has it too, is in slot 0. */
+static void lower_target(struct lower *l, const struct insn *in, const uint8_t *code, unsigned i)
+{
+    lower_mem_addresses(l, i);
+    spill(l, GPR_RCX, 0);
+    lower_load_target(l, in, code);
+    emit_store_gs(&l->e, SLOT(1), GPR_RCX);
+}
+
+/* Reports the branch's accesses; then ecx = index of the target in the jump table. */
+static void lower_target_index(struct lower *l, uint64_t pc, unsigned i)
+{
+    l->e.now = (struct roll){.rule = ROLL_TO_TARGET, .pc = pc};
+    if (has_mem_ops(l, i)) {
+        emit_load_gs(&l->e, GPR_RCX, SLOT(0));
+        lower_mem_ops(l, i);
+        emit_load_gs(&l->e, GPR_RCX, SLOT(1));
+    }
+    emit_movzx_ecx_cx(&l->e);
+}
+
+static void lower_jump_ind(struct lower *l, const struct insn *in, const uint8_t *code, unsigned i)
+{
+    lower_target(l, in, code, i);
+    lower_target_index(l, in->pc, i);
+    emit_jmp_rcx_table(&l->e, JUMP_TABLE);
+}
+
+/* The host call leads to a thunk, as the jump behind it is not to push again. */
+static uint8_t *make_call_thunk(struct lower *l)
+{
+    if (l->replay)
+        return cache.start;
+    uint8_t *thunk = cold_take(l, 12);
+    struct emit e = {.p = thunk};
+    emit_op_rm(&e, 0x8d, GPR_RSP, GPR_RSP, 8);
+    emit_jmp_rcx_table(&e, JUMP_TABLE);
+    return thunk;
+}
+
+static void lower_call_ind(struct lower *l, const struct insn *in, const uint8_t *code, unsigned i)
+{
+    uint64_t next = in->pc + in->len;
+    lower_target(l, in, code, i);
+    lower_push_return(l, next);
+    lower_target_index(l, in->pc, i);
+    if (is_next(l, next)) {
+        roll_set(l, ROLL_CALL);
+        emit_hole_call(&l->e, make_call_thunk(l));
+    } else {
+        emit_jmp_rcx_table(&l->e, JUMP_TABLE);
+    }
+}
+
+/* ret imm16 pops more than the pad of a return does: it goes by the jump table. */
+static void lower_ret_imm(struct lower *l, const struct insn *in)
+{
+    struct emit *e = &l->e;
+    emit_op_rm(e, 0x8b, GPR_RCX, GPR_RSP, 0);
+    emit_store_gs(e, SLOT(1), GPR_RCX);
+    emit_movzx_ecx_cx(e);
+    emit_op_rm(e, 0x8d, GPR_RSP, GPR_RSP, (int32_t)(in->imm & 0xffff) + 8);
+    e->now = (struct roll){.rule = ROLL_TO_TARGET, .pc = in->pc};
+    emit_jmp_rcx_table(e, JUMP_TABLE);
+}
+
+static void lower_ret(struct lower *l, const struct insn *in, unsigned i)
+{
+    struct emit *e = &l->e;
+    lower_mem_addresses(l, i);
+    lower_mem_ops(l, i);
+    spill(l, GPR_RCX, 0);
+    if (in->imm_size) {
+        lower_ret_imm(l, in);
+        return;
+    }
+    emit_movzx_ecx_stack(e);
+    roll_set(l, ROLL_RETURN);
+    emit_push_rcx_table(e, RETURN_TABLE);
+    emit_ret(e);
+}
+
+/* loop, loope, loopne, jrcxz have only a short form: it leads around a jump over the long one. */
+static void lower_short_cond(struct lower *l, const struct insn *in)
+{
+    unsigned prefix = in->flags & INSN_ADDR32 ? PREFIX_A32 : 0;
+    struct link *link;
+    const uint8_t *stub = make_link(l, in->target, false, &link);
+    emit_align_hole(&l->e, !!prefix + 2 + 2 + 1);
+    emit_short(&l->e, prefix, in->opcode, 2);
+    emit_short(&l->e, 0, 0xeb, 5);
+    emit_jmp(&l->e, stub);
+    set_site(link, emit_here(&l->e) - 4);
+}
+
+static void lower_cond(struct lower *l, const struct insn *in)
+{
+    if (in->map == 0 && in->opcode >= 0xe0) {
+        lower_short_cond(l, in);
+    } else {
+        struct link *link;
+        const uint8_t *stub = make_link(l, in->target, false, &link);
+        set_site(link, emit_hole_jcc(&l->e, in->opcode & 15, stub));
+    }
+    lower_fallthrough(l, in->pc + in->len);
+}
+
+/* Straight to the kernel unless the route of this number is C. rcx and r11 are the instruction's
+ * to clobber: r11 = flags comes out right, rcx is set to the guest's next pc. */
+static void lower_syscall(struct lower *l, const struct insn *in)
+{
+    struct emit *e = &l->e;
+    uint64_t next = in->pc + in->len;
+    uint8_t *stub = cache.start;
+    if (!l->replay) {
+        stub = cold_take(l, 9 + 24 + 5);
+        struct emit cold = {.p = stub};
+        emit_load_gs(&cold, GPR_RCX, SLOT(0));
+        emit_exit_at(&cold, next, PAD_SYSCALL);
+    }
+    spill(l, GPR_RCX, 0);
+    emit_movzx_ecx_ax(e);
+    emit_movzx_ecx_table(e, ROUTES);
+    emit_short(e, 0, 0xe3, 5);
+    emit_jmp(e, stub);
+    emit_syscall(e);
+    e->now = (struct roll){.rule = ROLL_NEXT, .pc = next};
+    emit_mov_imm(e, GPR_RCX, next);
+    lower_fallthrough(l, next);
+}
+
+/* ---- blocks that check themselves (smc.c)
+ * ----------------------------------------------------------- */
+
+/* cmp reg, [base + offset] in pieces of 8, 4, 2 and 1 bytes with the block's bytes at code. */
+static unsigned emit_compare_piece(struct emit *e, const uint8_t *code, unsigned left,
+                                   int32_t offset)
+{
+    unsigned size = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    uint64_t bytes = 0;
+    memcpy(&bytes, code, size);
+    emit_mov_imm64(e, GPR_RCX, bytes);
+    emit_cmp_sized(e, size, GPR_RCX, GPR_RDX, offset);
+    return size;
+}
+
+/* Leaves by PAD_STALE unless the bytes of tb are still those it was made from. lahf and seto keep
+ * the flags, rax, rcx and rdx are spilled. */
+static void lower_check(struct lower *l, const struct tb *tb)
+{
+    struct emit *e = &l->e;
+    uint8_t *stub = cache.start;
+    spill(l, GPR_RAX, 2);
+    spill(l, GPR_RCX, 3);
+    spill(l, GPR_RDX, 4);
+    if (!l->replay) {
+        stub = cold_take(l, 3 * 9 + 3 + 24 + 5);
+        struct emit cold = {.p = stub};
+        emit_restore_flags(&cold);
+        emit_load_gs(&cold, GPR_RDX, SLOT(4));
+        emit_load_gs(&cold, GPR_RCX, SLOT(3));
+        emit_load_gs(&cold, GPR_RAX, SLOT(2));
+        emit_exit_at(&cold, tb->pc, PAD_STALE);
+    }
+    emit_save_flags(e);
+    emit_mov_imm64(e, GPR_RDX, tb->pc);
+    for (unsigned i = 0; i < tb->size;) {
+        i += emit_compare_piece(e, tb->code + i, tb->size - i, (int32_t)i);
+        emit_jcc(e, CC_NE, stub);
+    }
+    emit_restore_flags(e);
+    restore(l);
+    restore(l);
+    restore(l);
+}
+
+/* ---- instructions, blocks, superblocks
+ * -------------------------------------------------------------- */
+
+static void lower_trap(struct lower *l, const struct insn *in)
+{
+    emit_exit_at(&l->e, in->pc, PAD_TRAP);
+}
+
+static void lower_next(struct lower *l, const struct insn *in, const uint8_t *code)
+{
+    bool gs_operand = in->flags & INSN_USES_GS;
+    if (gs_operand && in->flags & INSN_STRING && !(in->flags & INSN_ADDR32)) {
+        lower_gs_string(l, in, code, false);
+    } else if (in->flags & INSN_SETS_GS ||
+               (gs_operand && (!in->modrm_off || in->flags & INSN_ADDR32))) {
+        lower_trap(l, in);
+    } else if (in->flags & INSN_BRANCH_REL) {
+        /* xbegin: a transaction may always abort; eax = 0, no reason given. */
+        emit_mov_imm(&l->e, GPR_RAX, 0);
+        lower_exit(l, in->target);
+    } else if (gs_operand && !is_lea(in)) {
+        lower_with_scratch(l, in, code);
+    } else if (in->rip_relative) {
+        lower_rip_relative(l, in, code);
+    } else {
+        emit_copy(&l->e, code, in->len);
+    }
+}
+
+static void begin_insn(struct lower *l, uint64_t pc)
+{
+    l->e.now = (struct roll){.rule = ROLL_BACK, .pc = pc, .clean = true};
+    emit_mark(&l->e);
+}
+
+static void lower_insn(struct lower *l, unsigned i)
+{
+    const struct insn *in = &l->unit->insn[i];
+    const uint8_t *code = l->unit->code[i];
+    if (i > l->unit->first[l->tb])
+        begin_insn(l, in->pc);
+    l->e.now.clean = false;
+    lower_ops(l, i, PLACE_INSN);
+    switch (in->kind) {
+    case INSN_NEXT:
+        if (in->flags & (INSN_REP | INSN_REPNE) && has_mem_ops(l, i)) {
+            lower_rep(l, i, code);
+            break;
+        }
+        lower_mem_addresses(l, i);
+        lower_next(l, in, code);
+        lower_mem_ops(l, i);
+        break;
+    case INSN_JUMP:
+        lower_fallthrough(l, in->target);
+        break;
+    case INSN_COND:
+        lower_cond(l, in);
+        break;
+    case INSN_CALL:
+        lower_call(l, in, i);
+        break;
+    case INSN_RET:
+        lower_ret(l, in, i);
+        break;
+    case INSN_JUMP_IND:
+        lower_jump_ind(l, in, code, i);
+        break;
+    case INSN_CALL_IND:
+        lower_call_ind(l, in, code, i);
+        break;
+    case INSN_SYSCALL:
+        lower_syscall(l, in);
+        break;
+    default:
+        lower_trap(l, in);
+    }
+    while (has_mem_ops(l, i))
+        l->op++;
+}
+
+static bool is_call(const struct insn *in)
+{
+    return in->kind == INSN_CALL || in->kind == INSN_CALL_IND;
+}
+
+/* What stands before a block's entry: the landing of the call before it, or what the first
+ * branch to the superblock needs. */
+static void lower_entry(struct lower *l, struct tb *tb, enum tb_entry entry)
+{
+    unsigned first = l->unit->first[l->tb];
+    bool landing =
+        l->tb > 0 && is_call(&l->unit->insn[first - 1]) &&
+        l->unit->insn[first].pc == l->unit->insn[first - 1].pc + l->unit->insn[first - 1].len;
+    if (landing || (l->tb == 0 && entry == ENTRY_RETURN)) {
+        tb->pad[BY_RETURN] = emit_here(&l->e);
+        emit_return_pad(&l->e, tb->pc);
+    } else if (l->tb == 0 && entry == ENTRY_INDIRECT) {
+        tb->pad[BY_JUMP] = emit_here(&l->e);
+        emit_pad(&l->e, tb->pc);
+    } else if (l->tb == 0 && entry == ENTRY_CALL) {
+        tb->call_host = emit_here(&l->e);
+        l->e.now = (struct roll){.rule = ROLL_DROP, .pc = tb->pc};
+        emit_op_rm(&l->e, 0x8d, GPR_RSP, GPR_RSP, 8);
+    }
+    tb->host = emit_here(&l->e);
+}
+
+static void lower_block_start(struct lower *l, struct tb *tb, enum tb_entry entry)
+{
+    lower_entry(l, tb, entry);
+    begin_insn(l, tb->pc);
+    l->e.now.clean = false;
+    if (l->sb->checked)
+        lower_check(l, tb);
+    lower_ops(l, l->unit->first[l->tb], PLACE_TB);
+}
+
+static unsigned count_reports(const struct insn *in)
+{
+    unsigned n = 0;
+    for (int m = 0; m < in->nmem; m++)
+        n += 2 * ((unsigned)in->mem[m].size * in->mem[m].count + MAX_REPORT - 1) / MAX_REPORT;
+    return n;
+}
+
+/* Most bytes that instruction i can take, with its operations (from l->op on) and, before a block's
+ * first, the block's check. */
+static size_t max_out(const struct lower *l, const struct tb *tb, unsigned i)
+{
+    unsigned index = index_in_block(l, i);
+    const struct plugin_op *op = l->unit->ops[l->tb] + l->op;
+    size_t reports = count_reports(&l->unit->insn[i]), size = MAX_INSN_OUT;
+    for (size_t n = l->op; n < l->unit->n_ops[l->tb]; n++, op++) {
+        if (op->place != PLACE_TB && op->insn != index)
+            break;
+        size += (op->place == PLACE_MEM ? reports : 1) * MAX_OP_OUT;
+    }
+    if (index == 0 && l->sb->checked)
+        size += 128 + (tb->size / 8 + 3) * 24;
+    return size;
+}
+
+static bool has_space(const struct lower *l, const uint8_t *limit, size_t size)
+{
+    return !l->full && l->e.p + size < limit;
+}
+
+static bool lower_block(struct lower *l, struct tb *tb, enum tb_entry entry)
+{
+    unsigned first = l->unit->first[l->tb], end = l->unit->first[l->tb + 1];
+    const uint8_t *replay_end = replay_code + sizeof(replay_code);
+    l->op = 0;
+    for (unsigned i = first; i < end; i++) {
+        size_t size = max_out(l, tb, i);
+        if (!has_space(l, l->replay ? replay_end : l->cold - MAX_INSN_COLD, size))
+            return false;
+        uint8_t *before = l->e.p;
+        if (i == first)
+            lower_block_start(l, tb, entry);
+        lower_insn(l, i);
+        if ((size_t)(l->e.p - before) > size)
+            die("the code for 0x%llx is longer than its bound",
+                (unsigned long long)l->unit->insn[i].pc);
+    }
+    const struct insn *last = &l->unit->insn[end - 1];
+    if (last->kind == INSN_NEXT)
+        lower_fallthrough(l, last->pc + last->len);
+    return !l->full;
+}
+
+static bool lower_superblock(struct lower *l)
+{
+    for (l->tb = 0; l->tb < l->unit->n_tbs; l->tb++)
+        if (!lower_block(l, &l->sb->tb[l->tb], l->sb->entry))
+            return false;
+    return true;
+}
+
+/* Exits to blocks that exist already never run their stubs. */
+static void bind_links(struct link *links)
+{
+    for (struct link *next; links; links = next) {
+        next = links->next;
+        links->next = NULL;
+        struct tb *tb = opt.log & LOG_NOCHAIN ? NULL : tb_lookup(links->target);
+        if (tb)
+            tb_bind(links, tb);
+    }
+}
+
+bool jit_lower(struct superblock *sb, const struct unit *unit, enum tb_entry entry)
+{
+    uint8_t *start = (uint8_t *)(((uintptr_t)cache.hot + 15) & ~(uintptr_t)15);
+    struct lower l = {.e = {.p = start}, .sb = sb, .unit = unit, .cold = cache.cold};
+    sb->entry = (uint8_t)entry;
+    sb->host = start;
+    if (!lower_superblock(&l)) {
+        close_thunks(cache.cold); /* of those just made the memory is still free */
+        return false;
+    }
+    sb->host_end = l.e.p;
+    cache.hot = l.e.p;
+    cache.cold = l.cold;
+    tb_insert(sb);
+    bind_links(l.links);
+    return true;
+}
+
+/* ---- entries and the jump table
+ * ---------------------------------------------------------------------- */
+
+static uint8_t *cold_extend(size_t size)
+{
+    if (cache.cold - size < cache.hot)
+        return NULL;
+    return cache.cold -= size;
+}
+
+bool jit_add_pad(struct tb *tb, enum indirect by)
+{
+    uint8_t *p = cold_extend(80);
+    if (!p)
+        return false;
+    struct emit e = {.p = p};
+    if (by == BY_RETURN)
+        emit_return_pad(&e, tb->pc);
+    else
+        emit_pad(&e, tb->pc);
+    emit_jmp(&e, tb->host);
+    tb->pad[by] = p;
+    return true;
+}
+
+bool jit_add_call_entry(struct tb *tb)
+{
+    uint8_t *p = cold_extend(10);
+    if (!p)
+        return false;
+    struct emit e = {.p = p};
+    emit_op_rm(&e, 0x8d, GPR_RSP, GPR_RSP, 8);
+    emit_jmp(&e, tb->host);
+    tb->call_host = p;
+    return true;
+}
+
+static uint64_t *table_slot(uint64_t pc, enum indirect by)
+{
+    uint64_t *table = (uint64_t *)(by == BY_RETURN ? RETURN_TABLE : JUMP_TABLE);
+    return table + (pc & (JUMP_TABLE_SIZE - 1));
+}
+
+void jit_table_set(struct tb *tb, enum indirect by)
+{
+    set_large_entry(tb->pc, tb->host);
+    *table_slot(tb->pc, by) = (uintptr_t)tb->pad[by];
+}
+
+bool jit_table_has(const struct tb *tb, enum indirect by)
+{
+    return tb->pad[by] && *table_slot(tb->pc, by) == (uintptr_t)tb->pad[by];
+}
+
+void jit_table_clear(struct tb *tb)
+{
+    volatile uint64_t *entry = large_entry(tb->pc);
+    if (entry[0] == tb->pc && entry[1] == (uintptr_t)tb->host)
+        clear_large_entry(entry);
+    if (jit_table_has(tb, BY_JUMP))
+        *table_slot(tb->pc, BY_JUMP) = (uintptr_t)pad_address(PAD_MISS);
+    if (jit_table_has(tb, BY_RETURN))
+        *table_slot(tb->pc, BY_RETURN) = (uintptr_t)pad_address(PAD_RETURN);
+}
+
+/* ---- faults
+ * --------------------------------------------------------------------------------------------- */
+
+/* What host_pc in sb stands for: by lowering sb once more. */
+static bool replay(struct superblock *sb, uint64_t host_pc, struct roll *roll, uint64_t *next)
+{
+    struct tb blocks[SUPERBLOCK_TBS];
+    memcpy(blocks, sb->tb, sb->n_tbs * sizeof(blocks[0]));
+    translate_again(sb, &replay_unit);
+    struct lower l = {
+        .e = {.p = replay_code, .shift = sb->host - replay_code, .watch = (const uint8_t *)host_pc},
+        .sb = sb,
+        .unit = &replay_unit,
+        .replay = true};
+    bool ok = lower_superblock(&l);
+    if (!ok || emit_here(&l.e) != sb->host_end)
+        die("internal error: the block at 0x%llx lowers differently",
+            (unsigned long long)sb->tb[0].pc);
+    memcpy(sb->tb, blocks, sb->n_tbs * sizeof(blocks[0]));
+    *roll = l.e.found;
+    *next = (uintptr_t)l.e.next_clean;
+    return l.e.has_found;
+}
+
+/* False: host_pc is in a stub. *next: the next guest instruction's host address, 0 at the end. */
+static bool find_roll(uint64_t host_pc, struct roll *roll, uint64_t *next)
+{
+    tb_lock();
+    struct superblock *sb = tb_by_host(host_pc);
+    bool found = sb && replay(sb, host_pc, roll, next);
+    tb_unlock();
+    return found;
+}
+
+static void apply_roll(struct cpu *cpu, const struct roll *roll, struct host_state *state)
+{
+    for (int i = roll->n_spilled - 1; i >= 0; i--)
+        state->reg[roll->spilled[i].reg] = cpu->slot[roll->spilled[i].slot];
+    state->pc = roll->pc;
+    if (roll->rule == ROLL_TO_TARGET || roll->rule == ROLL_RETURN)
+        state->reg[GPR_RCX] = cpu->slot[0];
+    if (roll->rule == ROLL_TO_TARGET)
+        state->pc = cpu->slot[1];
+    if (roll->rule == ROLL_RETURN)
+        guest_copy(&state->pc, (const void *)state->reg[GPR_RSP], sizeof(state->pc));
+    if (roll->rule == ROLL_RETURN || roll->rule == ROLL_DROP)
+        state->reg[GPR_RSP] += 8;
+    if (roll->rule == ROLL_SOURCE)
+        state->reg[GPR_RSI] -= cpu->gs_base;
+    if (roll->rule == ROLL_NEXT)
+        state->reg[GPR_RCX] = roll->pc;
+}
+
+/* A host call faulted on the word below the guest's stack: go on as if it had been written. */
+static void skip_dead_push(struct host_state *state)
+{
+    int32_t disp;
+    memcpy(&disp, (const uint8_t *)state->pc + 1, 4);
+    state->pc += 5 + (int64_t)disp;
+    state->reg[GPR_RSP] -= 8;
+}
+
+bool jit_runs_page(uint64_t host_pc, uint64_t address)
+{
+    const struct superblock *sb = tb_by_host(host_pc);
+    for (int i = 0; sb && i < sb->n_pages; i++)
+        if (sb->page[i] == (address & ~0xfffull))
+            return true;
+    return false;
+}
+
+enum stop jit_fault(struct cpu *cpu, struct host_state *state, uint64_t address)
+{
+    struct roll roll;
+    uint64_t next;
+    if (!find_roll(state->pc, &roll, &next))
+        die("internal error: fault at host address 0x%llx (address 0x%llx), which is no guest "
+            "instruction's",
+            (unsigned long long)state->pc, (unsigned long long)address);
+    if (roll.rule == ROLL_CALL) {
+        skip_dead_push(state);
+        return STOP_RESUME;
+    }
+    apply_roll(cpu, &roll, state);
+    if (roll.rule == ROLL_RETURN) {
+        cpu->pc = state->pc;
+        state->pc = jit_lookup_pad();
+        return STOP_RESUME;
+    }
+    return STOP_GUEST;
+}
+
+/* A guest syscall may be about to block, or has just been interrupted: there the state is exact
+ * enough to stop at once. Elsewhere instrumentation must not be cut in two. */
+enum stop jit_interrupt(struct cpu *cpu, struct host_state *state)
+{
+    static const uint8_t syscall_code[] = {0x0f, 0x05};
+    struct roll roll;
+    uint64_t next;
+    if (state->pc > cpu->step_from && state->pc < cpu->step_to)
+        return STOP_STEP;
+    cpu->step_to = 0;
+    if (!find_roll(state->pc, &roll, &next))
+        return STOP_STEP;
+    bool at_syscall = !memcmp((const void *)state->pc, syscall_code, sizeof(syscall_code));
+    if (!roll.clean && !at_syscall && roll.rule != ROLL_NEXT) {
+        cpu->step_from = state->pc;
+        cpu->step_to = next;
+        return STOP_STEP;
+    }
+    apply_roll(cpu, &roll, state);
+    return STOP_GUEST;
+}
+
+uint64_t jit_lookup_pad(void)
+{
+    return (uintptr_t)pad_address(PAD_LOOKUP);
+}
+
+/* ---- the host processor
+ * ------------------------------------------------------------------------------------ */
+
+static uint64_t find_features(void)
+{
+    unsigned a, b, c, d;
+    uint64_t features = getauxval(AT_HWCAP2) & 2 ? FEATURE_FSGSBASE : 0;
+    __cpuid(1, a, b, c, d);
+    if (!(c & bit_OSXSAVE) || !(c & bit_AVX))
+        return features;
+    features |= FEATURE_AVX;
+    __cpuid_count(13, 1, a, b, c, d);
+    if (a & 4)
+        features |= FEATURE_XINUSE;
+    __cpuid_count(7, 0, a, b, c, d);
+    if (b & bit_AVX512F && b & bit_AVX512BW)
+        features |= FEATURE_AVX512;
+    return features;
+}
+
+void jit_attach(struct cpu *cpu)
+{
+    cpu->features = find_features();
+    cpu->mxcsr = 0x1f80;
+    if (syscall(SYS_arch_prctl, ARCH_GET_FS, &cpu->host_fs) ||
+        syscall(SYS_arch_prctl, ARCH_SET_GS, cpu))
+        die("cannot set the thread's segment base: %s", strerror(errno));
+}

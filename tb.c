@@ -1,0 +1,330 @@
+/* tb.c: the block cache: which blocks exist, where they are, who jumps to whom.
+ *
+ * Neutral: knows no ISA. Code bytes are jit_x86_64.c's business; a block is dropped by unbinding
+ * the exits that lead to it, and its memory is used again only after a flush. */
+
+#include "emu.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define BUCKETS   (1 << 18)
+#define META_SIZE (64ull << 20)
+#define META      (LOW_CACHE_END - META_SIZE) /* low: generated code names links by imm32 */
+#define PAGE      4096ull
+
+static struct {
+    struct tb *bucket[BUCKETS];
+    struct superblock *page[BUCKETS]; /* superblocks with code in pages of this hash */
+    struct superblock **by_host;      /* sorted: blocks are laid out upwards */
+    size_t n, capacity;
+    uint8_t *meta, *meta_end;
+    unsigned generation;
+} cache;
+
+/* See emu.h for the order. Recursive by a count of our own: the owner that a recursive mutex keeps
+ * is another after fork. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t flushed = PTHREAD_COND_INITIALIZER;
+static __thread int lock_depth;
+static bool flushing; /* a thread waits, without the lock, for the others to leave the cache */
+
+/* A thread that is in the cache (in a callback or signal handler) may go on during a flush: it is
+ * what the flush waits for. */
+void tb_lock(void)
+{
+    if (lock_depth++ > 0)
+        return;
+    pthread_mutex_lock(&lock);
+    while (flushing && !(this_cpu && this_cpu->in_cache))
+        pthread_cond_wait(&flushed, &lock);
+}
+
+void tb_unlock(void)
+{
+    if (--lock_depth == 0)
+        pthread_mutex_unlock(&lock);
+}
+
+void tb_share(void)
+{
+    jit_route_to_c();
+}
+
+void tb_init(void)
+{
+    void *p = mmap((void *)META, META_SIZE, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (p != (void *)META)
+        die("cannot map %llu bytes at 0x%llx for the block table", META_SIZE, META);
+    cache.meta = p;
+    cache.meta_end = cache.meta + META_SIZE;
+    if (opt.tb_size > META - LOW_CACHE)
+        opt.tb_size = META - LOW_CACHE;
+    jit_init();
+}
+
+void *tb_alloc(size_t size)
+{
+    size = (size + 7) & ~(size_t)7;
+    if ((size_t)(cache.meta_end - cache.meta) < size)
+        return NULL;
+    cache.meta += size;
+    return cache.meta - size;
+}
+
+/* ---- lookup -------------------------------------------------------------------------------------
+ */
+
+static struct tb **bucket_of(uint64_t pc)
+{
+    return &cache.bucket[(pc ^ pc >> 16) & (BUCKETS - 1)];
+}
+
+static struct superblock **page_list(uint64_t page)
+{
+    return &cache.page[page / PAGE & (BUCKETS - 1)];
+}
+
+/* False if an earlier page of sb has the same hash: sb is on that list already. */
+static bool enters_list(const struct superblock *sb, int i)
+{
+    for (int k = 0; k < i; k++)
+        if (page_list(sb->page[k]) == page_list(sb->page[i]))
+            return false;
+    return true;
+}
+
+static struct superblock **next_on_list(struct superblock *sb, struct superblock **list)
+{
+    int k = 0;
+    while (page_list(sb->page[k]) != list)
+        k++;
+    return &sb->page_next[k];
+}
+
+struct tb *tb_lookup(uint64_t pc)
+{
+    struct tb *tb = *bucket_of(pc);
+    while (tb && tb->pc != pc)
+        tb = tb->next;
+    return tb;
+}
+
+struct tb *tb_find(struct cpu *cpu, uint64_t pc, enum tb_entry entry)
+{
+    struct tb *tb = tb_lookup(pc);
+    return tb ? tb : translator_loop(cpu, pc, entry);
+}
+
+struct superblock *tb_by_host(uint64_t host_pc)
+{
+    size_t low = 0, high = cache.n;
+    while (low < high) {
+        size_t mid = (low + high) / 2;
+        if ((uintptr_t)cache.by_host[mid]->host <= host_pc)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    if (!low || host_pc >= (uintptr_t)cache.by_host[low - 1]->host_end)
+        return NULL;
+    return cache.by_host[low - 1];
+}
+
+/* A landing may exist twice. The latest is the one behind the call that runs now: returns must go
+ * there to be predicted. */
+static void insert_tb(struct tb *tb)
+{
+    struct tb **bucket = bucket_of(tb->pc), *older = tb_lookup(tb->pc);
+    for (int by = BY_JUMP; older && by <= BY_RETURN; by++)
+        if (tb->pad[by] && jit_table_has(older, by))
+            jit_table_set(tb, by);
+    tb->next = *bucket;
+    *bucket = tb;
+}
+
+void tb_insert(struct superblock *sb)
+{
+    if (cache.n == cache.capacity) {
+        cache.capacity = cache.capacity ? 2 * cache.capacity : 4096;
+        cache.by_host = realloc(cache.by_host, cache.capacity * sizeof(*cache.by_host));
+        if (!cache.by_host)
+            die("out of memory for the block table");
+    }
+    cache.by_host[cache.n++] = sb;
+    for (int i = 0; i < sb->n_tbs; i++)
+        insert_tb(&sb->tb[i]);
+    for (int i = 0; i < sb->n_pages; i++) {
+        if (!enters_list(sb, i))
+            continue;
+        struct superblock **list = page_list(sb->page[i]);
+        sb->page_next[i] = *list;
+        *list = sb;
+    }
+}
+
+void tb_bind(struct link *link, struct tb *tb)
+{
+    if (link->to || tb->sb->dead || (link->call && !tb->call_host && !jit_add_call_entry(tb)))
+        return;
+    link->to = tb;
+    link->next = tb->in;
+    tb->in = link;
+    jit_bind(link);
+}
+
+/* ---- dropping
+ * ------------------------------------------------------------------------------------ */
+
+static void unbind_all(struct tb *tb)
+{
+    for (struct link *link = tb->in; link; link = link->next) {
+        jit_unbind(link);
+        link->to = NULL;
+    }
+    tb->in = NULL;
+}
+
+static void drop_tb(struct tb *tb)
+{
+    struct tb **p = bucket_of(tb->pc);
+    while (*p != tb)
+        p = &(*p)->next;
+    *p = tb->next;
+    jit_table_clear(tb);
+    unbind_all(tb);
+}
+
+/* Takes sb off the list of its page i. */
+static void leave_page(struct superblock *sb, int i)
+{
+    struct superblock **list = page_list(sb->page[i]), **p = list;
+    while (*p != sb)
+        p = next_on_list(*p, list);
+    *p = sb->page_next[i];
+}
+
+static void drop_superblock(struct superblock *sb)
+{
+    sb->dead = true;
+    for (int i = 0; i < sb->n_tbs; i++)
+        drop_tb(&sb->tb[i]);
+    for (int i = 0; i < sb->n_pages; i++)
+        if (enters_list(sb, i))
+            leave_page(sb, i);
+}
+
+static bool overlaps(const struct superblock *sb, uint64_t start, uint64_t end)
+{
+    for (int i = 0; i < sb->n_tbs; i++)
+        if (sb->tb[i].pc < end && sb->tb[i].pc + sb->tb[i].size > start)
+            return true;
+    return false;
+}
+
+static void invalidate_page(uint64_t page, uint64_t start, uint64_t end)
+{
+    struct superblock **list = page_list(page), *next;
+    for (struct superblock *sb = *list; sb; sb = next) {
+        next = *next_on_list(sb, list);
+        if (overlaps(sb, start, end))
+            drop_superblock(sb);
+    }
+}
+
+void tb_invalidate(uint64_t start, uint64_t len)
+{
+    uint64_t end = start + len;
+    tb_lock();
+    if (len / PAGE > cache.n) {
+        for (size_t i = 0; i < cache.n; i++)
+            if (!cache.by_host[i]->dead && overlaps(cache.by_host[i], start, end))
+                drop_superblock(cache.by_host[i]);
+    } else {
+        for (uint64_t page = start & ~(PAGE - 1); page < end; page += PAGE)
+            invalidate_page(page, start, end);
+    }
+    tb_unlock();
+}
+
+void tb_unmap(uint64_t start, uint64_t len)
+{
+    tb_lock();
+    smc_forget(start, len);
+    tb_invalidate(start, len);
+    tb_unlock();
+}
+
+void tb_drop_stale(uint64_t pc)
+{
+    tb_lock();
+    struct tb *tb = tb_lookup(pc);
+    if (tb)
+        drop_superblock(tb->sb);
+    tb_unlock();
+}
+
+/* Takes a superblock out of every table, as cheaply as its size allows: small caches are flushed
+ * often. */
+static void forget_superblock(struct superblock *sb)
+{
+    for (int i = 0; i < sb->n_tbs; i++) {
+        jit_table_clear(&sb->tb[i]);
+        *bucket_of(sb->tb[i].pc) = NULL;
+        free(sb->tb[i].ops);
+    }
+    for (int i = 0; i < sb->n_pages; i++)
+        *page_list(sb->page[i]) = NULL;
+}
+
+/* Unbinds every exit and empties the jump table: no thread stays in the cache for long. */
+static void cut_all(void)
+{
+    for (size_t i = 0; i < cache.n; i++)
+        for (int k = 0; k < cache.by_host[i]->n_tbs; k++)
+            unbind_all(&cache.by_host[i]->tb[k]);
+    jit_clear_table();
+}
+
+/* Blocks of a flushed cache may not be overwritten while a thread runs them. */
+static void wait_for_others(void)
+{
+    if (!this_cpu || cpu_is_last(this_cpu))
+        return;
+    cut_all();
+    flushing = true;
+    pthread_mutex_unlock(&lock);
+    while (cpu_others_in_cache(this_cpu))
+        sched_yield();
+    pthread_mutex_lock(&lock);
+    flushing = false;
+    pthread_cond_broadcast(&flushed);
+}
+
+void tb_flush(void)
+{
+    tb_lock();
+    wait_for_others();
+    for (size_t i = 0; i < cache.n; i++)
+        forget_superblock(cache.by_host[i]);
+    cache.n = 0;
+    cache.meta = cache.meta_end - META_SIZE;
+    cache.generation++;
+    jit_reset();
+    qemu_plugin_flush_cb();
+    tb_unlock();
+}
+
+bool tb_is_empty(void)
+{
+    return cache.n == 0;
+}
+
+unsigned tb_generation(void)
+{
+    return cache.generation;
+}

@@ -1,0 +1,374 @@
+/* translate.c: cuts guest code into translation blocks as QEMU does, shows them to the plugins,
+ * lines blocks that follow each other up as a superblock and has it lowered.
+ *
+ * Knows decoded instructions by their kind only; must not know any ISA or write code. */
+
+#include "emu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* No further block is added to a superblock that has this many instructions (measured: cold code
+ * pays for what is translated ahead, hot code is chained anyway). */
+#define SUPERBLOCK_INSNS 64
+#define PAGE             4096ull
+
+static struct unit unit; /* under tb_lock */
+
+/* In code that changes itself the next block's check comes right behind a store. */
+static bool writes_memory(const struct insn *in)
+{
+    for (int i = 0; i < in->nmem; i++)
+        if (in->mem[i].flags & MEM_WRITE && !(in->mem[i].flags & MEM_STACK))
+            return true;
+    return false;
+}
+
+/* Blocks are seen from outside. Otherwise one may end where another begins: code exists once, and
+ * a return finds the landing of the call that ran. */
+static bool shape_matters(void)
+{
+    return plugin_wants_tb_trans() || opt.log & LOG_IN_ASM;
+}
+
+/* Decodes one block at pc into the unit behind its instructions; false: its first instruction
+ * cannot be fetched. A block ends where QEMU ends it: behind a branch and its like, at 512
+ * instructions, at the end of its first page; an instruction that crosses the page is a block of
+ * its own. */
+static bool decode_block(struct unit *u, uint64_t pc)
+{
+    unsigned first = u->first[u->n_tbs], n = first;
+    uint64_t page_end = (pc & ~(PAGE - 1)) + PAGE;
+    uint64_t code_end = pc + vma_code_avail(pc, page_end + 16 - pc);
+    bool hot = code_end > pc && smc_watch(pc);
+    u->checked |= hot;
+    for (;;) {
+        struct insn *in = &u->insn[n];
+        if (n > first && !shape_matters() && tb_lookup(pc))
+            break;
+        if (pc >= code_end || decode(in, (const uint8_t *)pc, code_end - pc, pc) != DECODE_OK)
+            break;
+        if (pc + in->len > page_end) {
+            if (n > first)
+                break;
+            u->checked |= smc_watch(page_end);
+        }
+        u->code[n++] = (const uint8_t *)pc;
+        pc += in->len;
+        if (in->kind != INSN_NEXT || in->flags & INSN_ENDS_TB || n - first == u->max_insns ||
+            opt.one_insn_per_tb || pc >= page_end || (hot && writes_memory(in)))
+            break;
+    }
+    u->first[u->n_tbs + 1] = (uint16_t)n;
+    return n > first;
+}
+
+/* Where the code goes on without an exit behind block i, or 0. */
+static uint64_t follow(const struct unit *u, int i)
+{
+    const struct insn *last = &u->insn[u->first[i + 1] - 1];
+    switch (last->kind) {
+    case INSN_NEXT:
+    case INSN_COND:
+    case INSN_CALL:
+    case INSN_CALL_IND:
+    case INSN_SYSCALL:
+        return last->pc + last->len;
+    case INSN_JUMP:
+        return last->target;
+    default:
+        return 0;
+    }
+}
+
+static bool is_in_unit(const struct unit *u, uint64_t pc)
+{
+    for (int i = 0; i < u->n_tbs; i++)
+        if (u->insn[u->first[i]].pc == pc)
+            return true;
+    return false;
+}
+
+/* Adds the pages of [start, end) to the superblock's; false: it has too many. */
+static bool add_pages(struct superblock *sb, uint64_t start, uint64_t end)
+{
+    for (uint64_t page = start & ~(PAGE - 1); page < end; page += PAGE) {
+        int i = 0;
+        while (i < sb->n_pages && sb->page[i] != page)
+            i++;
+        if (i == SUPERBLOCK_PAGES)
+            return false;
+        if (i == sb->n_pages)
+            sb->page[sb->n_pages++] = page;
+    }
+    return true;
+}
+
+/* The block that was decoded last becomes part of the unit unless it must not be: blocks ahead of
+ * execution are only taken where they are sound and cost nothing. */
+static bool accept_block(struct unit *u, struct superblock *pages)
+{
+    const struct insn *first = &u->insn[u->first[u->n_tbs]];
+    const struct insn *last = &u->insn[u->first[u->n_tbs + 1] - 1];
+    if (u->n_tbs > 0 && last->kind == INSN_ILLEGAL)
+        return false;
+    struct superblock with = *pages;
+    if (!add_pages(&with, first->pc, last->pc + last->len))
+        return false;
+    *pages = with;
+    u->n_tbs++;
+    return true;
+}
+
+static bool wants_more(const struct unit *u, uint64_t next)
+{
+    const struct insn *last = &u->insn[u->first[u->n_tbs] - 1];
+    if (!next || u->max_insns < TB_MAX_INSNS || u->n_tbs == SUPERBLOCK_TBS ||
+        u->first[u->n_tbs] >= SUPERBLOCK_INSNS)
+        return false;
+    if (opt.one_insn_per_tb || opt.log & (LOG_NOCHAIN | LOG_IN_ASM) || is_in_unit(u, next))
+        return false;
+    /* A call's landing is wanted right behind it even if the code exists elsewhere. */
+    bool landing = last->kind == INSN_CALL || last->kind == INSN_CALL_IND;
+    return landing || !tb_lookup(next);
+}
+
+/* Fills the unit from pc; false: the fetch at pc faults. */
+static bool build_unit(struct unit *u, uint64_t pc, struct superblock *pages)
+{
+    u->n_tbs = 0;
+    u->first[0] = 0;
+    u->checked = false;
+    uint64_t next = pc;
+    do {
+        if (!decode_block(u, next) || !accept_block(u, pages))
+            break;
+        next = follow(u, u->n_tbs - 1);
+    } while (wants_more(u, next));
+    return u->n_tbs > 0;
+}
+
+/* Shows block i to the plugins and takes what they ask for. */
+static void instrument_block(struct cpu *cpu, struct unit *u, int i)
+{
+    u->ops[i] = NULL;
+    u->n_ops[i] = 0;
+    if (!plugin_wants_tb_trans())
+        return;
+    plugin_gen_tb_start(cpu, u->insn[u->first[i]].pc);
+    for (unsigned n = u->first[i]; n < u->first[i + 1]; n++) {
+        plugin_gen_insn_start(&u->insn[n]);
+        plugin_gen_insn_end();
+    }
+    u->ops[i] = plugin_gen_tb_end(cpu, &u->n_ops[i]);
+}
+
+/* True if a callback runs at instruction n of block i: it may look at the flags. */
+static bool has_call(const struct unit *u, int i, unsigned n)
+{
+    unsigned index = n - u->first[i];
+    for (size_t k = 0; k < u->n_ops[i]; k++) {
+        const struct plugin_op *op = &u->ops[i][k];
+        bool here = op->place == PLACE_TB ? index == 0 : op->insn == index;
+        if (here && (op->kind == OP_CALL || op->kind == OP_CALL_COND))
+            return true;
+    }
+    return false;
+}
+
+/* True if the arithmetic flags are written before they are read from the start of block i on. */
+static bool block_kills_flags(const struct unit *u, int i)
+{
+    unsigned open = FLAGS_ARITH;
+    for (unsigned n = u->first[i]; n < u->first[i + 1] && open; n++) {
+        const struct insn *in = &u->insn[n];
+        if (in->flags_read & open || in->kind != INSN_NEXT || has_call(u, i, n))
+            return false;
+        open &= ~(unsigned)in->flags_written;
+    }
+    return !open;
+}
+
+/* The same from guest address pc on, as far as it is known already. */
+static bool flags_dead_at(const struct unit *u, uint64_t pc)
+{
+    for (int i = 0; i < u->n_tbs; i++)
+        if (u->insn[u->first[i]].pc == pc)
+            return block_kills_flags(u, i);
+    const struct tb *tb = tb_lookup(pc);
+    return tb && tb->flags_dead;
+}
+
+static bool is_inline(const struct unit *u, int i, uint64_t pc)
+{
+    return i + 1 < u->n_tbs && u->insn[u->first[i + 1]].pc == pc;
+}
+
+/* True if the flags are dead wherever block i leaves the superblock by a direct branch. */
+static bool exits_kill_flags(const struct unit *u, int i)
+{
+    const struct insn *last = &u->insn[u->first[i + 1] - 1];
+    uint64_t next = last->pc + last->len;
+    switch (last->kind) {
+    case INSN_JUMP:
+        return is_inline(u, i, last->target) || flags_dead_at(u, last->target);
+    case INSN_CALL:
+        return flags_dead_at(u, last->target);
+    case INSN_COND:
+        return flags_dead_at(u, last->target) && (is_inline(u, i, next) || flags_dead_at(u, next));
+    case INSN_NEXT:
+        return is_inline(u, i, next) || flags_dead_at(u, next);
+    default:
+        return false;
+    }
+}
+
+static void find_dead_exits(struct unit *u)
+{
+    u->exits_dead = 0;
+    for (int i = 0; i < u->n_tbs; i++)
+        u->exits_dead |= (uint32_t)exits_kill_flags(u, i) << i;
+}
+
+/* Flags live behind block i; after: those live at the start of the next block. */
+static unsigned live_behind(const struct unit *u, int i, unsigned after)
+{
+    const struct insn *last = &u->insn[u->first[i + 1] - 1];
+    unsigned live = u->exits_dead >> i & 1 ? 0 : ~0u;
+    bool goes_on = last->kind == INSN_NEXT || last->kind == INSN_COND ||
+                   (last->kind == INSN_JUMP && is_inline(u, i, last->target));
+    return i + 1 < u->n_tbs && goes_on ? live | after : live;
+}
+
+/* One backward scan: which flags are read before they are written, from each instruction on. */
+static void find_live_flags(struct unit *u)
+{
+    unsigned live = ~0u;
+    for (int i = u->n_tbs - 1; i >= 0; i--) {
+        live = live_behind(u, i, live);
+        for (unsigned n = u->first[i + 1]; n-- > u->first[i];) {
+            const struct insn *in = &u->insn[n];
+            live = (live & ~(unsigned)in->flags_written) | in->flags_read;
+            if (u->n_ops[i] && has_call(u, i, n))
+                live = ~0u;
+            u->live[n] = (uint16_t)live;
+        }
+    }
+}
+
+/* Keeps the bytes that tb is made from. */
+static bool copy_code(struct tb *tb)
+{
+    uint8_t *copy = tb_alloc(tb->size);
+    if (copy)
+        memcpy(copy, (const void *)tb->pc, tb->size);
+    tb->code = copy;
+    return copy;
+}
+
+/* The superblock of the unit, its host addresses still open; NULL: no memory left. */
+static struct superblock *make_superblock(const struct unit *u, const struct superblock *pages)
+{
+    size_t size = sizeof(struct superblock) + (size_t)u->n_tbs * sizeof(struct tb);
+    struct superblock *sb = tb_alloc(size);
+    if (!sb)
+        return NULL;
+    *sb = *pages;
+    sb->exits_dead = u->exits_dead;
+    sb->checked = u->checked;
+    sb->n_tbs = (uint8_t)u->n_tbs;
+    for (int i = 0; i < u->n_tbs; i++) {
+        const struct insn *first = &u->insn[u->first[i]];
+        const struct insn *last = &u->insn[u->first[i + 1] - 1];
+        sb->tb[i] = (struct tb){
+            .pc = first->pc,
+            .sb = sb,
+            .ops = u->ops[i],
+            .n_ops = (uint32_t)u->n_ops[i],
+            .n_insns = (uint16_t)(u->first[i + 1] - u->first[i]),
+            .size = (uint16_t)(last->pc + last->len - first->pc),
+            .flags_dead = !(u->live[u->first[i]] & FLAGS_ARITH),
+        };
+        if (smc_is_writable(first->pc) && !copy_code(&sb->tb[i]))
+            return NULL;
+    }
+    return sb;
+}
+
+static void log_block(const struct unit *u, int i)
+{
+    const struct insn *in = &u->insn[u->first[i]];
+    uint64_t offset;
+    const char *symbol = elf_symbol(in->pc, &offset);
+    log_printf("----------------\nIN: %s\n", symbol ? symbol : "");
+    for (unsigned n = u->first[i]; n < u->first[i + 1]; n++) {
+        char text[128], bytes[3 * 15 + 1];
+        const uint8_t *code = (const uint8_t *)u->insn[n].pc;
+        for (int k = 0; k < u->insn[n].len; k++)
+            snprintf(bytes + 3 * k, 4, "%02x ", code[k]);
+        disas(text, sizeof(text), &u->insn[n], code, DISAS_ATT);
+        log_printf("0x%08llx:  %-24s %s\n", (unsigned long long)u->insn[n].pc, bytes, text);
+    }
+    log_printf("\n");
+}
+
+/* The unit from pc, shown to the plugins, as host code; NULL: no room for it. */
+static struct tb *translate_unit(struct cpu *cpu, struct superblock *pages, enum tb_entry entry)
+{
+    for (int i = 0; i < unit.n_tbs; i++) {
+        if (opt.log & LOG_IN_ASM)
+            log_block(&unit, i);
+        instrument_block(cpu, &unit, i);
+    }
+    find_dead_exits(&unit);
+    find_live_flags(&unit);
+    struct superblock *sb = make_superblock(&unit, pages);
+    if (sb && jit_lower(sb, &unit, entry))
+        return &sb->tb[0];
+    for (int i = 0; i < unit.n_tbs; i++)
+        free(unit.ops[i]);
+    return NULL;
+}
+
+struct tb *translator_loop(struct cpu *cpu, uint64_t pc, enum tb_entry entry)
+{
+    unit.max_insns = TB_MAX_INSNS;
+    for (;;) {
+        struct superblock pages = {0};
+        if (!build_unit(&unit, pc, &pages))
+            return NULL;
+        unsigned before = tb_generation();
+        struct tb *tb = translate_unit(cpu, &pages, entry);
+        if (tb)
+            return tb;
+        if (tb_is_empty() && unit.max_insns == 1)
+            die("the code cache is too small for one instruction (-tb-size)");
+        if (tb_is_empty()) /* not even that was enough: like QEMU, half the block */
+            unit.max_insns /= 2;
+        if (before == tb_generation())
+            tb_flush();
+    }
+}
+
+void translate_again(const struct superblock *sb, struct unit *u)
+{
+    unsigned n = 0;
+    for (u->n_tbs = 0; u->n_tbs < sb->n_tbs; u->n_tbs++) {
+        const struct tb *tb = &sb->tb[u->n_tbs];
+        uint64_t pc = tb->pc;
+        u->first[u->n_tbs] = (uint16_t)n;
+        u->ops[u->n_tbs] = tb->ops;
+        u->n_ops[u->n_tbs] = tb->n_ops;
+        const uint8_t *code = tb->code ? tb->code : (const uint8_t *)pc;
+        for (unsigned end = n + tb->n_insns; n < end; n++) {
+            decode(&u->insn[n], code, 15, pc);
+            u->code[n] = code;
+            code += u->insn[n].len;
+            pc += u->insn[n].len;
+        }
+    }
+    u->first[u->n_tbs] = (uint16_t)n;
+    u->exits_dead = sb->exits_dead;
+    find_live_flags(u);
+}

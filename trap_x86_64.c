@@ -1,0 +1,178 @@
+/* trap_x86_64.c: guest instructions that do not run in the cache: traps, privileged and undefined
+ * ones, those that name %gs, and the kernel's vsyscall page.
+ *
+ * Knows the guest ISA and which signal the kernel makes of each exception (arch/x86/kernel/
+ * traps.c). */
+
+#include "emu.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#define TRAP_DB     1 /* exception vectors, the frame's trapno */
+#define TRAP_BP     3
+#define TRAP_OF     4
+#define TRAP_UD     6
+#define TRAP_GP     13
+#define TRAP_PF     14
+
+#define FETCH_ERROR 0x14 /* page fault error code: instruction fetch, user mode */
+#define PROT_ERROR  0x01 /* and the page is there */
+
+static void raise_undefined(struct cpu *cpu)
+{
+    signal_raise(cpu, SIGILL, ILL_ILLOPN, cpu->pc, TRAP_UD, 0);
+}
+
+static void raise_protection(struct cpu *cpu, int error)
+{
+    signal_raise(cpu, SIGSEGV, SI_KERNEL, 0, TRAP_GP, error);
+}
+
+static void run_trap(struct cpu *cpu, const struct insn *in)
+{
+    if (in->map == 1) { /* ud0, ud1, ud2 */
+        raise_undefined(cpu);
+        return;
+    }
+    switch (in->opcode) {
+    case 0xcc: /* int3: the pc is behind it */
+        cpu->pc += in->len;
+        signal_raise(cpu, SIGTRAP, SI_KERNEL, 0, TRAP_BP, 0);
+        return;
+    case 0xf1: /* int1 */
+        cpu->pc += in->len;
+        signal_raise(cpu, SIGTRAP, TRAP_BRKPT, cpu->pc, TRAP_DB, 0);
+        return;
+    }
+    switch (in->imm & 0xff) { /* int n */
+    case 3:
+        cpu->pc += in->len;
+        signal_raise(cpu, SIGTRAP, SI_KERNEL, 0, TRAP_BP, 0);
+        return;
+    case 4:
+        cpu->pc += in->len;
+        signal_raise(cpu, SIGSEGV, SI_KERNEL, 0, TRAP_OF, 0);
+        return;
+    case 0x80: /* 32-bit system calls: as on a kernel without them */
+        cpu->pc += in->len;
+        guest_set_result(cpu, -38);
+        return;
+    default:
+        raise_protection(cpu, (int)(in->imm & 0xff) * 8 + 2);
+    }
+}
+
+static uint64_t address_of(const struct cpu *cpu, const struct insn *in)
+{
+    const struct mem_op *m = &in->mem[0];
+    uint64_t address = (uint64_t)(int64_t)m->disp;
+    if (m->base == REG_PC)
+        address += in->pc + in->len;
+    else if (m->base != REG_NONE)
+        address += cpu->reg[m->base];
+    if (m->index != REG_NONE)
+        address += cpu->reg[m->index] * m->scale;
+    if (m->seg != SEG_NONE)
+        address += m->seg == SEG_FS ? cpu->fs_base : cpu->gs_base;
+    return in->flags & INSN_ADDR32 ? (uint32_t)address : address;
+}
+
+static int operand_register(const struct insn *in)
+{
+    return (in->modrm & 7) | (in->rex & 1) << 3;
+}
+
+/* rdgsbase and wrgsbase: the real base is the cpu's. */
+static bool run_gs_base(struct cpu *cpu, const struct insn *in)
+{
+    uint64_t *reg = &cpu->reg[operand_register(in)];
+    uint64_t mask = in->rex & 8 ? UINT64_MAX : UINT32_MAX;
+    if (in->map != 1 || in->opcode != 0xae || in->modrm < 0xc0)
+        return false;
+    if ((in->modrm >> 3 & 7) == 1)
+        *reg = cpu->gs_base & mask;
+    else
+        cpu->gs_base = *reg & mask;
+    return true;
+}
+
+/* The %gs selector is always null in a 64-bit program; loading a null one clears the base. */
+static bool run_gs_selector(struct cpu *cpu, const struct insn *in)
+{
+    uint16_t zero = 0;
+    if (in->map == 0 && in->opcode == 0x8e) {
+        cpu->gs_base = 0;
+    } else if (in->map == 0 && in->opcode == 0x8c && in->modrm >= 0xc0) {
+        uint64_t *reg = &cpu->reg[operand_register(in)];
+        *reg = in->opsize == 2 ? *reg & ~0xffffull : 0;
+    } else if (in->map == 0 && in->opcode == 0x8c) {
+        return guest_copy((void *)address_of(cpu, in), &zero, sizeof(zero));
+    } else if (in->map == 1 && in->opcode == 0xa8) {
+        uint64_t word = 0;
+        guest_set_sp(cpu, guest_sp(cpu) - 8);
+        return guest_copy((void *)guest_sp(cpu), &word, sizeof(word));
+    } else if (in->map == 1 && in->opcode == 0xa9) {
+        cpu->gs_base = 0;
+        guest_set_sp(cpu, guest_sp(cpu) + 8);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+void guest_trap(struct cpu *cpu)
+{
+    struct insn in;
+    size_t avail = vma_code_avail(cpu->pc, 15);
+    if (decode(&in, (const uint8_t *)cpu->pc, avail, cpu->pc) != DECODE_OK) {
+        guest_fetch_fault(cpu);
+        return;
+    }
+    switch (in.kind) {
+    case INSN_TRAP:
+        qemu_plugin_vcpu_exception(cpu, cpu->pc);
+        run_trap(cpu, &in);
+        return;
+    case INSN_PRIV:
+        qemu_plugin_vcpu_exception(cpu, cpu->pc);
+        raise_protection(cpu, 0);
+        return;
+    }
+    if (in.flags & INSN_SETS_GS && (run_gs_base(cpu, &in) || run_gs_selector(cpu, &in))) {
+        cpu->pc += in.len;
+        return;
+    }
+    qemu_plugin_vcpu_exception(cpu, cpu->pc);
+    raise_undefined(cpu);
+}
+
+/* The processor reports a protection error if the page is there, not merely mapped. */
+void guest_fetch_fault(struct cpu *cpu)
+{
+    struct vma vma;
+    unsigned char resident = 0;
+    uint64_t address = cpu->pc + vma_code_avail(cpu->pc, 15);
+    bool mapped = vma_find(address, &vma);
+    if (mapped && vma.prot != PROT_NONE)
+        mincore((void *)(address & ~0xfffull), 1, &resident);
+    signal_raise(cpu, SIGSEGV, mapped ? SEGV_ACCERR : SEGV_MAPERR, address, TRAP_PF,
+                 FETCH_ERROR | (resident & 1 ? PROT_ERROR : 0));
+}
+
+#define VSYSCALL_PAGE 0xffffffffff600000ull
+
+bool guest_enter_vsyscall(struct cpu *cpu)
+{
+    static const int numbers[] = {SYS_gettimeofday, SYS_time, SYS_getcpu};
+    uint64_t offset = cpu->pc - VSYSCALL_PAGE;
+    uint64_t back;
+    if (offset >= 0xc00 || offset % 0x400 != 0 ||
+        !guest_copy(&back, (const void *)guest_sp(cpu), sizeof(back)))
+        return false;
+    guest_set_result(cpu, numbers[offset / 0x400]);
+    cpu->pc = back;
+    guest_set_sp(cpu, guest_sp(cpu) + sizeof(back));
+    return true;
+}
