@@ -1,0 +1,765 @@
+/* signal.c: guest signals.
+ *
+ * Every delivery goes through a host signal frame: only there are all registers of the guest,
+ * vectors included, at hand and exact. The host handler finds the guest's state for the host pc
+ * (jit_fault, jit_interrupt), writes the frame the kernel would have written on the guest's
+ * stack, and lets the host frame return into the guest's handler. Signals that find the thread
+ * in C, or between two guest instructions' pieces, wait: in C until the cache is entered again
+ * (jit_raise makes a host frame then), in the cache by single steps to the next instruction.
+ *
+ * The guest's signal mask is the host's but for the synchronous signals, which stay open for
+ * emu's own use; the guest's wish for those is kept in the thread's state. While a signal waits,
+ * everything is blocked on the host and the guest's mask is kept in the state too.
+ *
+ * signal_handle() and what it calls run on the thread's own alternate stack with the host's %fs
+ * (entry_x86_64.S sees to that). Handlers may come between any two instructions of emu, but they
+ * use locks and memory only if they interrupted generated code, where emu holds none. */
+
+#include "emu.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#define SIGNALS            64
+#define HOST_STACK         (256 << 10)
+#define RED_ZONE           128
+#define KERNEL_SA_RESTORER 0x04000000
+#define KERNEL_MINSIGSTKSZ 2048
+
+#define BIT(sig)           (1ull << ((sig)-1))
+#define SYNC_MASK          (BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGFPE) | BIT(SIGILL) | BIT(SIGTRAP))
+
+#define FLAG_TF            0x100
+#define FLAG_RF            0x10000
+
+/* Kernel's struct sigaction. */
+struct action {
+    uint64_t handler, flags, restorer, mask;
+};
+
+/* Kernel's struct rt_sigframe (arch/x86/include/asm/sigframe.h). */
+struct frame {
+    uint64_t restorer;
+    struct {
+        uint64_t flags, link;
+        stack_t stack;
+        uint8_t mcontext[256];
+        uint64_t mask;
+    } uc;
+    siginfo_t info;
+};
+_Static_assert(sizeof(struct frame) == 440, "kernel layout");
+_Static_assert(offsetof(ucontext_t, uc_sigmask) == 296, "kernel layout");
+
+/* What C asks for at the next entry of the cache, besides a held signal. */
+enum request { REQUEST_NONE, REQUEST_FAULT, REQUEST_RETURN };
+
+struct signal_state {
+    enum request request;
+    siginfo_t fault; /* REQUEST_FAULT, with the processor's trap number and error code */
+    int trap, error;
+    uint64_t frame;     /* REQUEST_RETURN: the guest's struct frame */
+    bool held;          /* an asynchronous signal waits; all are blocked on the host */
+    siginfo_t info;     /* that signal */
+    uint64_t mask;      /* and the guest's mask meanwhile */
+    uint64_t sync_mask; /* synchronous signals that the guest blocks */
+    stack_t alt;        /* guest's alternate stack */
+    void *host_stack;   /* the handlers' own */
+};
+
+static struct action actions[SIGNALS + 1];               /* as the guest set them */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of actions; innermost */
+
+void signal_entry(int sig, siginfo_t *info, void *context);
+void signal_restorer(void);
+void signal_handle(int sig, siginfo_t *info, ucontext_t *uc, uint64_t guest_fs);
+
+/* ---- host side
+ * -------------------------------------------------------------------------------------- */
+
+static void set_host_action(int sig, const struct action *act)
+{
+    syscall(SYS_rt_sigaction, sig, act, NULL, sizeof(act->mask));
+}
+
+static bool is_fatal_by_default(int sig)
+{
+    switch (sig) {
+    case SIGCHLD:
+    case SIGCONT:
+    case SIGURG:
+    case SIGWINCH:
+    case SIGSTOP:
+    case SIGTSTP:
+    case SIGTTIN:
+    case SIGTTOU:
+    case SIGKILL:
+        return false;
+    }
+    return true;
+}
+
+/* Host disposition for the guest's: fatal defaults are caught too, so that plugins' output is
+ * written before the end, and synchronous ones always. */
+static void mirror_action(int sig)
+{
+    const struct action *guest = &actions[sig];
+    bool sync = SYNC_MASK & BIT(sig);
+    struct action host = {.handler = guest->handler};
+    if (sync || guest->handler > 1 || (guest->handler == 0 && is_fatal_by_default(sig))) {
+        host.handler = (uintptr_t)signal_entry;
+        host.flags = SA_SIGINFO | SA_ONSTACK | KERNEL_SA_RESTORER |
+                     (guest->flags & (SA_RESTART | SA_NOCLDSTOP | SA_NOCLDWAIT));
+        host.restorer = (uintptr_t)signal_restorer;
+        host.mask = ~SYNC_MASK;
+    } else {
+        host.flags = guest->flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
+    }
+    set_host_action(sig, &host);
+}
+
+void signal_init(void)
+{
+    for (int sig = 1; sig <= SIGNALS; sig++) {
+        struct action inherited;
+        if (sig == SIGKILL || sig == SIGSTOP ||
+            syscall(SYS_rt_sigaction, sig, NULL, &inherited, sizeof(inherited.mask)))
+            continue;
+        actions[sig].handler = inherited.handler == 1;
+        mirror_action(sig);
+    }
+}
+
+void signal_thread_init(struct cpu *cpu)
+{
+    struct signal_state *state = calloc(1, sizeof(*state));
+    void *stack =
+        mmap(NULL, HOST_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (!state || stack == MAP_FAILED)
+        die("out of memory for a thread's signal stack");
+    state->alt.ss_flags = SS_DISABLE;
+    state->host_stack = stack;
+    cpu->signals = state;
+    stack_t alt = {.ss_sp = stack, .ss_size = HOST_STACK};
+    sigaltstack(&alt, NULL);
+}
+
+static uint64_t get_host_mask(void)
+{
+    uint64_t mask = 0;
+    syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &mask, sizeof(mask));
+    return mask;
+}
+
+static void set_host_mask(uint64_t mask)
+{
+    mask &= ~SYNC_MASK;
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+}
+
+/* The guest's mask, wherever it is. */
+static uint64_t current_mask(const struct signal_state *state)
+{
+    return (state->held ? state->mask : get_host_mask() & ~SYNC_MASK) | state->sync_mask;
+}
+
+static uint64_t *context_mask(ucontext_t *uc)
+{
+    return (uint64_t *)(void *)&uc->uc_sigmask;
+}
+
+_Noreturn void signal_die(struct cpu *cpu, int sig)
+{
+    (void)cpu;
+    struct action fatal = {0};
+    uint64_t only = ~BIT(sig);
+    qemu_plugin_atexit_cb();
+    set_host_action(sig, &fatal);
+    syscall(SYS_kill, getpid(), sig);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &only, NULL, sizeof(only));
+    for (;;)
+        pause();
+}
+
+/* Sends a signal that the kernel has delivered to this thread once more. */
+static void queue_signal(const siginfo_t *info)
+{
+    syscall(SYS_rt_tgsigqueueinfo, getpid(), (pid_t)syscall(SYS_gettid), info->si_signo, info);
+}
+
+/* Sends the held signal again, to be found when the guest's mask is back. */
+static void release_held(struct cpu *cpu)
+{
+    struct signal_state *state = cpu->signals;
+    if (state->held)
+        queue_signal(&state->info);
+    state->held = false;
+    cpu->pending = 0;
+}
+
+/* ---- guest frames
+ * ------------------------------------------------------------------------------------- */
+
+static bool on_alt_stack(const struct signal_state *state, uint64_t sp)
+{
+    uint64_t base = (uintptr_t)state->alt.ss_sp;
+    return !(state->alt.ss_flags & SS_DISABLE) && sp > base && sp - base <= state->alt.ss_size;
+}
+
+/* Bytes of the vector state in a host frame (struct _fpx_sw_bytes at 464). */
+static uint32_t vector_state_size(const uint8_t *fp)
+{
+    uint32_t magic, size;
+    memcpy(&magic, fp + 464, 4);
+    memcpy(&size, fp + 468, 4);
+    return magic == 0x46505853 ? size : 512;
+}
+
+/* Writes the guest's frame; false: its stack cannot take it. *sp: in the stack pointer, out the
+ * frame's address. */
+static bool write_frame(const struct signal_state *state, const struct action *act,
+                        const siginfo_t *info, const ucontext_t *uc, uint64_t mask, uint64_t *sp)
+{
+    const uint8_t *fp = (const uint8_t *)uc->uc_mcontext.fpregs;
+    uint32_t fp_size = vector_state_size(fp);
+    uint64_t top = *sp - RED_ZONE;
+    if (act->flags & SA_ONSTACK && !(state->alt.ss_flags & SS_DISABLE) && !on_alt_stack(state, *sp))
+        top = (uintptr_t)state->alt.ss_sp + state->alt.ss_size;
+    uint64_t fp_at = (top - fp_size) & ~63ull;
+    uint64_t frame_at = ((fp_at - sizeof(struct frame)) & ~15ull) - 8;
+    struct frame frame = {.restorer = act->restorer,
+                          .uc = {.flags = uc->uc_flags, .stack = state->alt, .mask = mask},
+                          .info = *info};
+    frame.uc.stack.ss_flags = state->alt.ss_flags & SS_DISABLE ? SS_DISABLE
+                              : on_alt_stack(state, *sp)       ? SS_ONSTACK
+                                                               : 0;
+    memcpy(frame.uc.mcontext, &uc->uc_mcontext, sizeof(frame.uc.mcontext));
+    memcpy(frame.uc.mcontext + offsetof(mcontext_t, fpregs), &fp_at, sizeof(fp_at));
+    *sp = frame_at;
+    return guest_copy((void *)fp_at, fp, fp_size) &&
+           guest_copy((void *)frame_at, &frame, sizeof(frame));
+}
+
+/* The handler starts with initial vector and x87 state. */
+static void reset_vector_state(uint8_t *fp)
+{
+    static const uint32_t mxcsr = 0x1f80;
+    uint64_t components;
+    if (vector_state_size(fp) > 512) {
+        memcpy(&components, fp + 512, 8);
+        components &= 1 << 9; /* protection keys stay */
+        memcpy(fp + 512, &components, 8);
+    }
+    memcpy(fp + 24, &mxcsr, 4);
+}
+
+/* The guest's own end, told apart from emu's: signal, address, function and instruction. */
+static void report_crash(const siginfo_t *info, uint64_t pc)
+{
+    char text[128] = "(cannot be read)", bytes[3 * 15 + 1] = "";
+    uint8_t code[15];
+    struct insn in;
+    uint64_t offset = 0;
+    const char *symbol = elf_symbol(pc, &offset);
+    size_t avail = vma_code_avail(pc, sizeof(code));
+    if (avail && guest_copy(code, (const void *)pc, avail) &&
+        decode(&in, code, avail, pc) == DECODE_OK) {
+        disas(text, sizeof(text), &in, code, DISAS_ATT);
+        for (int i = 0; i < in.len; i++)
+            snprintf(bytes + 3 * i, 4, " %02x", code[i]);
+    }
+    warn("uncaught target signal %d (%s), address %p, at 0x%llx <%s+0x%llx>: %s (bytes%s)",
+         info->si_signo, strsignal(info->si_signo), info->si_addr, (unsigned long long)pc,
+         symbol ? symbol : "?", (unsigned long long)offset, text, bytes);
+}
+
+/* uc holds the guest's state at the instruction the signal stands before: makes it the handler's
+ * first. mask: the guest's before the signal. */
+static void enter_handler(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc, uint64_t mask,
+                          bool fault)
+{
+    struct signal_state *state = cpu->signals;
+    greg_t *reg = uc->uc_mcontext.gregs;
+    int sig = info->si_signo;
+    pthread_mutex_lock(&lock);
+    struct action act = actions[sig];
+    bool ignored_fault = fault && (act.handler == 1 || mask & BIT(sig));
+    if (act.flags & SA_RESETHAND && act.handler > 1) {
+        actions[sig] = (struct action){0};
+        mirror_action(sig);
+    }
+    pthread_mutex_unlock(&lock);
+    reg[REG_EFL] &= ~FLAG_TF;
+    bool harmless = !fault && act.handler == 0 && !is_fatal_by_default(sig);
+    if (harmless) /* its handler went while it waited */
+        queue_signal(info);
+    if (harmless || (act.handler == 1 && !ignored_fault)) {
+        *context_mask(uc) = mask & ~SYNC_MASK;
+        cpu->pc = (uint64_t)reg[REG_RIP];
+        reg[REG_RIP] = (greg_t)jit_lookup_pad();
+        return;
+    }
+    if (act.handler == 0 || ignored_fault) {
+        if (fault)
+            report_crash(info, (uint64_t)reg[REG_RIP]);
+        signal_die(cpu, sig);
+    }
+    uint64_t sp = (uint64_t)reg[REG_RSP];
+    if (!write_frame(state, &act, info, uc, mask, &sp))
+        signal_die(cpu, SIGSEGV);
+    mask |= act.mask | (act.flags & SA_NODEFER ? 0 : BIT(sig));
+    state->sync_mask = mask & SYNC_MASK;
+    *context_mask(uc) = mask & ~SYNC_MASK;
+    reset_vector_state((uint8_t *)uc->uc_mcontext.fpregs);
+    reg[REG_RDI] = sig;
+    reg[REG_RSI] = (greg_t)(sp + offsetof(struct frame, info));
+    reg[REG_RDX] = (greg_t)(sp + offsetof(struct frame, uc));
+    reg[REG_RAX] = 0;
+    reg[REG_RSP] = (greg_t)sp;
+    reg[REG_EFL] &= ~(FLAG_DF | FLAG_RF);
+    cpu->pc = act.handler;
+    reg[REG_RIP] = (greg_t)jit_lookup_pad();
+}
+
+/* rt_sigreturn: the host frame takes over what the guest's frame holds. */
+static void leave_handler(struct cpu *cpu, ucontext_t *uc)
+{
+    struct signal_state *state = cpu->signals;
+    struct frame frame;
+    ucontext_t guest;
+    uint8_t *fp = (uint8_t *)uc->uc_mcontext.fpregs;
+    if (!guest_copy(&frame, (const void *)state->frame, sizeof(frame)))
+        signal_die(cpu, SIGSEGV);
+    memcpy(&guest.uc_mcontext, frame.uc.mcontext, sizeof(frame.uc.mcontext));
+    uint32_t size = vector_state_size(fp);
+    const uint8_t *guest_fp = (const uint8_t *)guest.uc_mcontext.fpregs;
+    if (guest_fp) {
+        uint8_t sw_bytes[48]; /* what the kernel checks on return stays as the kernel made it */
+        memcpy(sw_bytes, fp + 464, sizeof(sw_bytes));
+        if (!guest_copy(fp, guest_fp, size))
+            signal_die(cpu, SIGSEGV);
+        memcpy(fp + 464, sw_bytes, sizeof(sw_bytes));
+    }
+    for (int i = 0; i < REG_CSGSFS; i++)
+        uc->uc_mcontext.gregs[i] = guest.uc_mcontext.gregs[i];
+    cpu->pc = (uint64_t)guest.uc_mcontext.gregs[REG_RIP];
+    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)jit_lookup_pad();
+    state->sync_mask = frame.uc.mask & SYNC_MASK;
+    *context_mask(uc) = frame.uc.mask & ~SYNC_MASK;
+}
+
+/* ---- the handler
+ * -------------------------------------------------------------------------------------- */
+
+static const uint8_t greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
+                                    REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
+                                    REG_R12, REG_R13, REG_R14, REG_R15};
+
+static struct host_state get_state(const ucontext_t *uc)
+{
+    struct host_state state = {.pc = (uint64_t)uc->uc_mcontext.gregs[REG_RIP],
+                               .flags = (uint64_t)uc->uc_mcontext.gregs[REG_EFL]};
+    for (int i = 0; i < 16; i++)
+        state.reg[i] = (uint64_t)uc->uc_mcontext.gregs[greg_of[i]];
+    return state;
+}
+
+static void set_state(ucontext_t *uc, const struct host_state *state)
+{
+    for (int i = 0; i < 16; i++)
+        uc->uc_mcontext.gregs[greg_of[i]] = (greg_t)state->reg[i];
+    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)state->pc;
+}
+
+static uint64_t guest_mask(struct cpu *cpu, const ucontext_t *uc)
+{
+    const struct signal_state *state = cpu->signals;
+    uint64_t mask = state->held ? state->mask : *(const uint64_t *)(const void *)&uc->uc_sigmask;
+    return (mask & ~SYNC_MASK) | state->sync_mask;
+}
+
+/* Keeps a signal for later; until then no other comes. */
+static void hold_signal(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
+{
+    struct signal_state *state = cpu->signals;
+    state->mask = guest_mask(cpu, uc);
+    state->held = true;
+    state->info = *info;
+    cpu->pending = 1;
+    *context_mask(uc) = ~SYNC_MASK;
+}
+
+static bool is_between(uint64_t pc, const char *start, const char *end)
+{
+    return pc >= (uintptr_t)start && pc < (uintptr_t)end;
+}
+
+/* The state in uc is the guest's: goes to the handler of a signal that came from outside. */
+static void deliver(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
+{
+    siginfo_t copy = *info;
+    uint64_t mask = guest_mask(cpu, uc);
+    cpu->signals->held = false;
+    cpu->pending = 0;
+    enter_handler(cpu, &copy, uc, mask, false);
+}
+
+/* The same for a fault of the guest's instruction; a held signal comes after it. */
+static void deliver_fault(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
+{
+    uint64_t mask = guest_mask(cpu, uc);
+    release_held(cpu);
+    enter_handler(cpu, info, uc, mask, true);
+}
+
+/* An asynchronous signal in the cache, or the next step after one. */
+static void interrupt_cache(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
+{
+    struct host_state host = get_state(uc);
+    if (jit_interrupt(cpu, &host) == STOP_GUEST) {
+        set_state(uc, &host);
+        deliver(cpu, info, uc);
+        return;
+    }
+    if (!cpu->signals->held)
+        hold_signal(cpu, info, uc);
+    uc->uc_mcontext.gregs[REG_EFL] |= FLAG_TF;
+}
+
+/* An asynchronous signal outside the cache. */
+static void interrupt_host(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
+{
+    uint64_t pc = (uint64_t)uc->uc_mcontext.gregs[REG_RIP];
+    if (pc == (uintptr_t)jit_forward_syscall) {
+        /* All registers are the guest's; the call is not made, or to be made again. */
+        uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(cpu->pc - 2);
+        deliver(cpu, info, uc);
+        return;
+    }
+    if (info->si_signo == SIGABRT && cpu->in_plugin && info->si_pid == getpid())
+        signal_die(cpu, SIGABRT); /* the plugin's own abort() */
+    if (!cpu->signals->held)
+        hold_signal(cpu, info, uc);
+    if (is_between(pc, jit_enter_check, jit_enter_flags + 1))
+        uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)jit_enter_check;
+    else if (is_between(pc, jit_enter_flags + 1, jit_leave))
+        uc->uc_mcontext.gregs[REG_EFL] |= FLAG_TF;
+    else
+        uc->uc_mcontext.gregs[REG_EFL] &= ~FLAG_TF;
+}
+
+/* A step towards the next guest instruction: in the cache, on the way in, or out of it. */
+static bool handle_step(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
+{
+    uint64_t pc = (uint64_t)uc->uc_mcontext.gregs[REG_RIP];
+    if (!cpu->signals->held || info->si_code != TRAP_TRACE)
+        return false;
+    siginfo_t waiting = cpu->signals->info;
+    if (jit_in_cache(pc))
+        interrupt_cache(cpu, &waiting, uc);
+    else
+        interrupt_host(cpu, &waiting, uc);
+    return true;
+}
+
+_Noreturn static void report_own_fault(int sig, const siginfo_t *info, const ucontext_t *uc)
+{
+    warn("internal error: version " EMU_VERSION " caught signal %d at host pc 0x%llx, address %p, "
+         "guest pc 0x%llx; this is a fault of emu or of a plugin, not of the program",
+         sig, (unsigned long long)uc->uc_mcontext.gregs[REG_RIP], info->si_addr,
+         this_cpu ? (unsigned long long)this_cpu->pc : 0);
+    struct action fatal = {0};
+    set_host_action(sig, &fatal);
+    syscall(SYS_kill, getpid(), sig);
+    _exit(128 + sig);
+}
+
+/* si_addr of these is the instruction: the guest's, not the copy's. */
+static void fix_address(siginfo_t *info, uint64_t pc)
+{
+    if (info->si_signo == SIGFPE || info->si_signo == SIGILL || info->si_signo == SIGTRAP)
+        info->si_addr = (void *)pc;
+}
+
+/* Plugins' view of an exception other than a page fault; generated code is not in the middle of
+ * anything. */
+static void report_exception(struct cpu *cpu, const struct host_state *host)
+{
+    memcpy(cpu->reg, host->reg, sizeof(cpu->reg));
+    cpu->flags = host->flags;
+    qemu_plugin_vcpu_exception(cpu, host->pc);
+}
+
+/* A write to a page that smc.c protects. In the cache the block that writes may be one that goes:
+ * if it lies in that page, the guest goes on behind a new translation. */
+static bool handle_code_write(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
+{
+    greg_t *reg = uc->uc_mcontext.gregs;
+    struct host_state host = get_state(uc);
+    uint64_t address = (uintptr_t)info->si_addr;
+    if (info->si_signo != SIGSEGV || info->si_code != SEGV_ACCERR || !(reg[REG_ERR] & 2))
+        return false;
+    bool in_cache = jit_in_cache(host.pc);
+    tb_lock();
+    bool own_code = in_cache && jit_runs_page(host.pc, address);
+    bool done = smc_write_fault(address, own_code);
+    tb_unlock();
+    if (done && own_code && jit_fault(cpu, &host, address) == STOP_GUEST) {
+        cpu->pc = host.pc;
+        host.pc = jit_lookup_pad();
+        set_state(uc, &host);
+    }
+    return done;
+}
+
+/* A fault of the instruction at the interrupted pc. */
+static void handle_fault(struct cpu *cpu, int sig, siginfo_t *info, ucontext_t *uc)
+{
+    struct host_state host = get_state(uc);
+    if (handle_code_write(cpu, info, uc))
+        return;
+    if (is_between(host.pc, (const char *)(uintptr_t)guest_copy, guest_copy_end)) {
+        uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)guest_copy_fault;
+        return;
+    }
+    if (!jit_in_cache(host.pc))
+        report_own_fault(sig, info, uc);
+    enum stop stop = jit_fault(cpu, &host, (uintptr_t)info->si_addr);
+    set_state(uc, &host);
+    if (stop != STOP_GUEST)
+        return;
+    fix_address(info, host.pc);
+    if (sig != SIGSEGV || info->si_code == SI_KERNEL)
+        report_exception(cpu, &host);
+    deliver_fault(cpu, info, uc);
+}
+
+/* At jit_raise: what signal_deliver() came for. */
+static void handle_raise(struct cpu *cpu, ucontext_t *uc)
+{
+    struct signal_state *state = cpu->signals;
+    greg_t *reg = uc->uc_mcontext.gregs;
+    enum request request = state->request;
+    reg[REG_RIP] = (greg_t)cpu->pc;
+    state->request = REQUEST_NONE;
+    if (request == REQUEST_RETURN) {
+        release_held(cpu);
+        leave_handler(cpu, uc);
+    } else if (request == REQUEST_FAULT) {
+        reg[REG_TRAPNO] = state->trap;
+        reg[REG_ERR] = state->error;
+        reg[REG_CR2] = (greg_t)(uintptr_t)state->fault.si_addr;
+        deliver_fault(cpu, &state->fault, uc);
+    } else {
+        deliver(cpu, &state->info, uc);
+    }
+}
+
+void signal_handle(int sig, siginfo_t *info, ucontext_t *uc, uint64_t guest_fs)
+{
+    struct cpu *cpu = this_cpu;
+    uint64_t pc = (uint64_t)uc->uc_mcontext.gregs[REG_RIP];
+    int saved_errno = errno;
+    (void)guest_fs;
+    if (pc == (uintptr_t)jit_raise)
+        handle_raise(cpu, uc);
+    else if (sig == SIGTRAP && handle_step(cpu, info, uc))
+        ;
+    else if (SYNC_MASK & BIT(sig) && info->si_code > 0)
+        handle_fault(cpu, sig, info, uc);
+    else if (jit_in_cache(pc))
+        interrupt_cache(cpu, info, uc);
+    else
+        interrupt_host(cpu, info, uc);
+    errno = saved_errno;
+}
+
+/* ---- C side
+ * ------------------------------------------------------------------------------------------- */
+
+/* pending is clear on the way to jit_raise: no stepping there. */
+void signal_deliver(struct cpu *cpu)
+{
+    cpu->pending = 0;
+    cpu->jump = (uintptr_t)jit_raise;
+}
+
+void signal_raise(struct cpu *cpu, int sig, int code, uint64_t addr, int trap, int error)
+{
+    struct signal_state *state = cpu->signals;
+    state->fault = (siginfo_t){.si_signo = sig, .si_code = code};
+    state->fault.si_addr = (void *)addr;
+    state->trap = trap;
+    state->error = error;
+    state->request = REQUEST_FAULT;
+    cpu->pending = 1;
+}
+
+int64_t signal_sigaction(struct cpu *cpu, int sig, uint64_t act, uint64_t old, size_t size)
+{
+    (void)cpu;
+    struct action new, previous;
+    if (size != sizeof(new.mask) || sig < 1 || sig > SIGNALS ||
+        (act && (sig == SIGKILL || sig == SIGSTOP)))
+        return -EINVAL;
+    if (act && !guest_copy(&new, (const void *)act, sizeof(new)))
+        return -EFAULT;
+    pthread_mutex_lock(&lock);
+    previous = actions[sig];
+    if (act) {
+        new.mask &= ~(BIT(SIGKILL) | BIT(SIGSTOP));
+        actions[sig] = new;
+        mirror_action(sig);
+    }
+    pthread_mutex_unlock(&lock);
+    if (old && !guest_copy((void *)old, &previous, sizeof(previous)))
+        return -EFAULT;
+    return 0;
+}
+
+int64_t signal_sigprocmask(struct cpu *cpu, int how, uint64_t set, uint64_t old, size_t size)
+{
+    struct signal_state *state = cpu->signals;
+    uint64_t bits = 0, mask, previous = current_mask(state);
+    if (size != sizeof(bits))
+        return -EINVAL;
+    if (set && !guest_copy(&bits, (const void *)set, sizeof(bits)))
+        return -EFAULT;
+    bits &= ~(BIT(SIGKILL) | BIT(SIGSTOP));
+    if (set) {
+        if (how == SIG_BLOCK)
+            mask = previous | bits;
+        else if (how == SIG_UNBLOCK)
+            mask = previous & ~bits;
+        else if (how == SIG_SETMASK)
+            mask = bits;
+        else
+            return -EINVAL;
+        signal_set_mask(cpu, mask);
+    }
+    if (old && !guest_copy((void *)old, &previous, sizeof(previous)))
+        return -EFAULT;
+    return 0;
+}
+
+int64_t signal_sigaltstack(struct cpu *cpu, uint64_t ss, uint64_t old)
+{
+    struct signal_state *state = cpu->signals;
+    stack_t new, previous = state->alt;
+    bool active = on_alt_stack(state, guest_sp(cpu));
+    if (active)
+        previous.ss_flags |= SS_ONSTACK;
+    if (ss && !guest_copy(&new, (const void *)ss, sizeof(new)))
+        return -EFAULT;
+    if (ss) {
+        if (active)
+            return -EPERM;
+        if (new.ss_flags & ~(int)(SS_DISABLE | SS_ONSTACK | (1u << 31)))
+            return -EINVAL;
+        if (!(new.ss_flags &SS_DISABLE) && new.ss_size < KERNEL_MINSIGSTKSZ)
+            return -ENOMEM;
+        new.ss_flags &= ~SS_ONSTACK;
+        if (new.ss_flags & SS_DISABLE)
+            new = (stack_t){.ss_flags = SS_DISABLE};
+        state->alt = new;
+    }
+    if (old && !guest_copy((void *)old, &previous, sizeof(previous)))
+        return -EFAULT;
+    return 0;
+}
+
+/* The handler's return popped the restorer's address: the frame starts below. */
+int64_t signal_sigreturn(struct cpu *cpu)
+{
+    struct signal_state *state = cpu->signals;
+    state->frame = guest_sp(cpu) - offsetof(struct frame, uc);
+    state->request = REQUEST_RETURN;
+    cpu->pending = 1;
+    return 0;
+}
+
+uint64_t signal_block(struct cpu *cpu)
+{
+    uint64_t mask = current_mask(cpu->signals);
+    set_host_mask(~0ull);
+    return mask;
+}
+
+/* Everything is blocked first: a signal that came in between would bring the old mask back. One
+ * that waits and is blocked now goes back to the kernel. */
+void signal_set_mask(struct cpu *cpu, uint64_t mask)
+{
+    struct signal_state *state = cpu->signals;
+    set_host_mask(~0ull);
+    if (state->held && mask & BIT(state->info.si_signo))
+        release_held(cpu);
+    state->sync_mask = mask & SYNC_MASK;
+    if (state->held)
+        state->mask = mask;
+    else
+        set_host_mask(mask);
+}
+
+/* What waits was sent to the parent, which still has it. */
+void signal_forget_held(struct cpu *cpu)
+{
+    cpu->signals->held = false;
+    cpu->pending = 0;
+}
+
+void signal_thread_exit(struct cpu *cpu)
+{
+    stack_t none = {.ss_flags = SS_DISABLE};
+    sigaltstack(&none, NULL);
+    munmap(cpu->signals->host_stack, HOST_STACK);
+    free(cpu->signals);
+    cpu->signals = NULL;
+}
+
+struct signal_snapshot {
+    struct action actions[SIGNALS + 1];
+    struct signal_state state;
+};
+
+struct signal_snapshot *signal_save(struct cpu *cpu)
+{
+    struct signal_snapshot *snapshot = malloc(sizeof(*snapshot));
+    if (!snapshot)
+        die("out of memory for a child process");
+    memcpy(snapshot->actions, actions, sizeof(actions));
+    snapshot->state = *cpu->signals;
+    return snapshot;
+}
+
+void signal_restore(struct cpu *cpu, struct signal_snapshot *snapshot)
+{
+    memcpy(actions, snapshot->actions, sizeof(actions));
+    *cpu->signals = snapshot->state;
+    free(snapshot);
+}
+
+void signal_before_exec(struct cpu *cpu)
+{
+    struct signal_state *state = cpu->signals;
+    uint64_t mask = current_mask(state);
+    static const struct action ignore = {.handler = 1};
+    for (int sig = 1; sig <= SIGNALS; sig++)
+        if (SYNC_MASK & BIT(sig) && actions[sig].handler == 1)
+            set_host_action(sig, &ignore);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+}
+
+void signal_after_exec(struct cpu *cpu)
+{
+    for (int sig = 1; sig <= SIGNALS; sig++)
+        if (SYNC_MASK & BIT(sig))
+            mirror_action(sig);
+    set_host_mask(cpu->signals->held ? ~0ull : get_host_mask());
+}
