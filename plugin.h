@@ -1,0 +1,600 @@
+/* plugin.h: what a plugin may use of emu, and what it must offer.
+ *
+ * The interface is that of QEMU's TCG plugins, API versions 0 to 7. A plugin chooses its version
+ * before it includes this file:
+ *
+ *     #define EMU_PLUGIN_API_VERSION 4
+ *     #include <qemu-plugin.h>
+ *
+ * and gets the newest one if it does not. What a plugin is shown always follows the number in its
+ * qemu_plugin_version, so plugins built with QEMU's own header work as they are. Compiles as C and
+ * as C++. Changes between versions are noted as [n]: since version n; [n-m]: in versions n to m.
+ *
+ * With EMU_PLUGIN_HOST, emu's own view: the functions of all versions, with the return types that
+ * serve all of them. */
+#ifndef QEMU_QEMU_PLUGIN_H
+#define QEMU_QEMU_PLUGIN_H
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#ifndef EMU_PLUGIN_API_VERSION
+#define EMU_PLUGIN_API_VERSION 7
+#endif
+#if EMU_PLUGIN_API_VERSION < 0 || EMU_PLUGIN_API_VERSION > 7
+#error "EMU_PLUGIN_API_VERSION must be 0 to 7"
+#endif
+
+/* What a plugin assigns to its qemu_plugin_version. */
+#define QEMU_PLUGIN_VERSION EMU_PLUGIN_API_VERSION
+
+#define QEMU_PLUGIN_EXPORT  __attribute__((visibility("default")))
+#define QEMU_PLUGIN_API     __attribute__((visibility("default")))
+#define QEMU_PLUGIN_LOCAL   __attribute__((visibility("hidden")))
+
+#ifdef __has_include
+#if __has_include(<glib.h>)
+#include <glib.h>
+#define EMU_PLUGIN_HAS_GLIB 1
+#endif
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifndef EMU_PLUGIN_HAS_GLIB
+/* The public part of GLib's arrays, for plugins built without GLib. Only arrays that GLib made, or
+ * that have its whole private layout, may be handed to emu. */
+typedef struct _GArray {
+    char *data;
+    unsigned len;
+} GArray;
+typedef struct _GByteArray {
+    uint8_t *data;
+    unsigned len;
+} GByteArray;
+#endif
+
+/* ---- what a plugin defines ----------------------------------------------------------- */
+
+/* Names a loaded plugin in calls that register something. */
+typedef uint64_t qemu_plugin_id_t;
+
+/* About the emulator; valid only during qemu_plugin_install. */
+typedef struct qemu_info_t {
+    const char *target_name; /* "x86_64" */
+    struct {
+        int min, cur; /* API versions accepted */
+    } version;
+    bool system_emulation; /* false */
+    union {
+        struct {
+            int smp_vcpus, max_vcpus;
+        } system;
+    };
+} qemu_info_t;
+
+/* The API version the plugin was written for. */
+QEMU_PLUGIN_EXPORT extern int qemu_plugin_version;
+
+/* Called once, before the guest program is loaded; argv are the plugin's arguments, mostly
+ * "name=value", and live as long as the plugin. Anything but 0 ends emu. */
+QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc,
+                                           char **argv);
+
+/* ---- types --------------------------------------------------------------------------- */
+
+struct qemu_plugin_tb;         /* a translation block, valid during the tb_trans callback */
+struct qemu_plugin_insn;       /* an instruction of it, likewise */
+struct qemu_plugin_scoreboard; /* an array with one element per vCPU */
+struct qemu_plugin_hwaddr;     /* a physical address; there is none in user mode */
+struct qemu_plugin_register;   /* handle of a register, never NULL */
+
+/* Describes one memory access to the qemu_plugin_mem_* functions. */
+typedef uint32_t qemu_plugin_meminfo_t;
+
+/* What a callback may do with guest registers. */
+enum qemu_plugin_cb_flags {
+    QEMU_PLUGIN_CB_NO_REGS,
+    QEMU_PLUGIN_CB_R_REGS,
+    QEMU_PLUGIN_CB_RW_REGS,
+    QEMU_PLUGIN_CB_RW_REGS_PC, /* [6] and may call qemu_plugin_set_pc */
+};
+
+/* Which accesses are wanted. */
+enum qemu_plugin_mem_rw {
+    QEMU_PLUGIN_MEM_R = 1,
+    QEMU_PLUGIN_MEM_W,
+    QEMU_PLUGIN_MEM_RW,
+};
+
+/* What an inline operation does to its uint64_t. */
+enum qemu_plugin_op {
+    QEMU_PLUGIN_INLINE_ADD_U64,
+    QEMU_PLUGIN_INLINE_STORE_U64, /* [3] */
+};
+
+/* [3] When a conditional callback runs: if the entry compares so, unsigned, with the immediate. */
+enum qemu_plugin_cond {
+    QEMU_PLUGIN_COND_NEVER,
+    QEMU_PLUGIN_COND_ALWAYS,
+    QEMU_PLUGIN_COND_EQ,
+    QEMU_PLUGIN_COND_NE,
+    QEMU_PLUGIN_COND_LT,
+    QEMU_PLUGIN_COND_LE,
+    QEMU_PLUGIN_COND_GT,
+    QEMU_PLUGIN_COND_GE,
+};
+
+/* [2] A uint64_t in each element of a scoreboard. */
+typedef struct qemu_plugin_u64 {
+    struct qemu_plugin_scoreboard *score;
+    size_t offset;
+} qemu_plugin_u64;
+
+/* The element itself, or a member of it. */
+#define qemu_plugin_scoreboard_u64(score)                                                          \
+    (qemu_plugin_u64)                                                                              \
+    {                                                                                              \
+        score, 0                                                                                   \
+    }
+#define qemu_plugin_scoreboard_u64_in_struct(score, type, member)                                  \
+    (qemu_plugin_u64)                                                                              \
+    {                                                                                              \
+        score, offsetof(type, member)                                                              \
+    }
+
+/* [4] A value read or written by an access. */
+enum qemu_plugin_mem_value_type {
+    QEMU_PLUGIN_MEM_VALUE_U8,
+    QEMU_PLUGIN_MEM_VALUE_U16,
+    QEMU_PLUGIN_MEM_VALUE_U32,
+    QEMU_PLUGIN_MEM_VALUE_U64,
+    QEMU_PLUGIN_MEM_VALUE_U128,
+};
+typedef struct qemu_plugin_mem_value {
+    enum qemu_plugin_mem_value_type type;
+    union {
+        uint8_t u8;
+        uint16_t u16;
+        uint32_t u32;
+        uint64_t u64;
+        struct {
+            uint64_t low, high;
+        } u128;
+    } data;
+} qemu_plugin_mem_value;
+
+/* [2] One entry of qemu_plugin_get_registers. */
+typedef struct qemu_plugin_reg_descriptor {
+    struct qemu_plugin_register *handle;
+    const char *name;
+    const char *feature;
+#if EMU_PLUGIN_API_VERSION >= 6
+    bool is_readonly;
+#endif
+} qemu_plugin_reg_descriptor;
+
+/* [5] Why control flow was interrupted; a set. In user mode only exceptions occur. */
+enum qemu_plugin_discon_type {
+    QEMU_PLUGIN_DISCON_INTERRUPT = 1 << 0,
+    QEMU_PLUGIN_DISCON_EXCEPTION = 1 << 1,
+    QEMU_PLUGIN_DISCON_HOSTCALL = 1 << 2,
+    QEMU_PLUGIN_DISCON_ALL = -1,
+};
+
+/* [5] How an access by physical address went; in user mode always ERROR. */
+enum qemu_plugin_hwaddr_operation_result {
+    QEMU_PLUGIN_HWADDR_OPERATION_OK,
+    QEMU_PLUGIN_HWADDR_OPERATION_ERROR,
+    QEMU_PLUGIN_HWADDR_OPERATION_DEVICE_ERROR,
+    QEMU_PLUGIN_HWADDR_OPERATION_ACCESS_DENIED,
+    QEMU_PLUGIN_HWADDR_OPERATION_INVALID_ADDRESS,
+    QEMU_PLUGIN_HWADDR_OPERATION_INVALID_ADDRESS_SPACE,
+};
+
+/* ---- events -------------------------------------------------------------------------- */
+
+/* Up to version 6 event callbacks get the plugin's id first and, but for atexit, no userdata; from
+ * 7 on they get userdata last and no id. A second registration of an event replaces the first,
+ * NULL cancels it. The plugin loaded last is called first. */
+
+/* A tb or insn was reached, or [7] something happened to a vCPU. */
+typedef void (*qemu_plugin_vcpu_udata_cb_t)(unsigned int vcpu_index, void *userdata);
+
+/* An access happened; only after it succeeded. */
+typedef void (*qemu_plugin_vcpu_mem_cb_t)(unsigned int vcpu_index, qemu_plugin_meminfo_t info,
+                                          uint64_t vaddr, void *userdata);
+
+#if EMU_PLUGIN_API_VERSION >= 7
+
+typedef void (*qemu_plugin_udata_cb_t)(void *userdata);
+typedef void (*qemu_plugin_vcpu_tb_trans_cb_t)(struct qemu_plugin_tb *tb, void *userdata);
+typedef void (*qemu_plugin_vcpu_syscall_cb_t)(unsigned int vcpu_index, int64_t num, uint64_t a1,
+                                              uint64_t a2, uint64_t a3, uint64_t a4, uint64_t a5,
+                                              uint64_t a6, uint64_t a7, uint64_t a8,
+                                              void *userdata);
+typedef void (*qemu_plugin_vcpu_syscall_ret_cb_t)(unsigned int vcpu_index, int64_t num, int64_t ret,
+                                                  void *userdata);
+typedef bool (*qemu_plugin_vcpu_syscall_filter_cb_t)(unsigned int vcpu_index, int64_t num,
+                                                     uint64_t a1, uint64_t a2, uint64_t a3,
+                                                     uint64_t a4, uint64_t a5, uint64_t a6,
+                                                     uint64_t a7, uint64_t a8, int64_t *sysret,
+                                                     void *userdata);
+typedef void (*qemu_plugin_vcpu_discon_cb_t)(unsigned int vcpu_index,
+                                             enum qemu_plugin_discon_type type, uint64_t from_pc,
+                                             uint64_t to_pc, void *userdata);
+
+/* Removes the plugin, or only its callbacks, soon; then calls cb. After reset the plugin may
+ * register anew, in cb too. Not from qemu_plugin_install (uninstall). */
+QEMU_PLUGIN_API
+void qemu_plugin_uninstall(qemu_plugin_id_t id, qemu_plugin_udata_cb_t cb, void *userdata);
+QEMU_PLUGIN_API
+void qemu_plugin_reset(qemu_plugin_id_t id, qemu_plugin_udata_cb_t cb, void *userdata);
+
+/* A vCPU (guest thread) starts, ends, sleeps, wakes; on its own thread. The last two never happen
+ * in user mode, and the end of the process is no vcpu_exit. */
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_init_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_udata_cb_t cb,
+                                       void *userdata);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_exit_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_udata_cb_t cb,
+                                       void *userdata);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_idle_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_udata_cb_t cb,
+                                       void *userdata);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_resume_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_udata_cb_t cb,
+                                         void *userdata);
+
+/* A block was translated: the place to instrument it. May happen again for the same block. */
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_tb_trans_cb_t cb,
+                                           void *userdata);
+
+/* Before and after a system call. A filter that returns true replaces the call by *sysret. */
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_syscall_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_syscall_cb_t cb,
+                                          void *userdata);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_syscall_ret_cb(qemu_plugin_id_t id,
+                                              qemu_plugin_vcpu_syscall_ret_cb_t cb, void *userdata);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_syscall_filter_cb(qemu_plugin_id_t id,
+                                                 qemu_plugin_vcpu_syscall_filter_cb_t cb,
+                                                 void *userdata);
+
+/* One of the wanted discontinuities happened at from_pc. */
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_discon_cb(qemu_plugin_id_t id, enum qemu_plugin_discon_type type,
+                                         qemu_plugin_vcpu_discon_cb_t cb, void *userdata);
+
+/* All translations were dropped. */
+QEMU_PLUGIN_API
+void qemu_plugin_register_flush_cb(qemu_plugin_id_t id, qemu_plugin_udata_cb_t cb, void *userdata);
+
+/* The process ends. */
+QEMU_PLUGIN_API
+void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, qemu_plugin_udata_cb_t cb, void *userdata);
+
+/* Calls cb for every live vCPU, on the calling thread. */
+QEMU_PLUGIN_API
+void qemu_plugin_vcpu_for_each(qemu_plugin_id_t id, qemu_plugin_vcpu_udata_cb_t cb, void *userdata);
+
+#else /* versions 0 to 6 */
+
+typedef void (*qemu_plugin_simple_cb_t)(qemu_plugin_id_t id);
+typedef void (*qemu_plugin_udata_cb_t)(qemu_plugin_id_t id, void *userdata);
+typedef void (*qemu_plugin_vcpu_simple_cb_t)(qemu_plugin_id_t id, unsigned int vcpu_index);
+typedef void (*qemu_plugin_vcpu_tb_trans_cb_t)(qemu_plugin_id_t id, struct qemu_plugin_tb *tb);
+typedef void (*qemu_plugin_vcpu_syscall_cb_t)(qemu_plugin_id_t id, unsigned int vcpu_index,
+                                              int64_t num, uint64_t a1, uint64_t a2, uint64_t a3,
+                                              uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7,
+                                              uint64_t a8);
+typedef void (*qemu_plugin_vcpu_syscall_ret_cb_t)(qemu_plugin_id_t id, unsigned int vcpu_index,
+                                                  int64_t num, int64_t ret);
+
+/* As above, with this version's callbacks. */
+QEMU_PLUGIN_API
+void qemu_plugin_uninstall(qemu_plugin_id_t id, qemu_plugin_simple_cb_t cb);
+QEMU_PLUGIN_API
+void qemu_plugin_reset(qemu_plugin_id_t id, qemu_plugin_simple_cb_t cb);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_init_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_simple_cb_t cb);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_exit_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_simple_cb_t cb);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_idle_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_simple_cb_t cb);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_resume_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_simple_cb_t cb);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_tb_trans_cb_t cb);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_syscall_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_syscall_cb_t cb);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_syscall_ret_cb(qemu_plugin_id_t id,
+                                              qemu_plugin_vcpu_syscall_ret_cb_t cb);
+QEMU_PLUGIN_API
+void qemu_plugin_register_flush_cb(qemu_plugin_id_t id, qemu_plugin_simple_cb_t cb);
+QEMU_PLUGIN_API
+void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, qemu_plugin_udata_cb_t cb, void *userdata);
+QEMU_PLUGIN_API
+void qemu_plugin_vcpu_for_each(qemu_plugin_id_t id, qemu_plugin_vcpu_simple_cb_t cb);
+
+#if EMU_PLUGIN_API_VERSION >= 5
+typedef void (*qemu_plugin_vcpu_discon_cb_t)(qemu_plugin_id_t id, unsigned int vcpu_index,
+                                             enum qemu_plugin_discon_type type, uint64_t from_pc,
+                                             uint64_t to_pc);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_discon_cb(qemu_plugin_id_t id, enum qemu_plugin_discon_type type,
+                                         qemu_plugin_vcpu_discon_cb_t cb);
+#endif
+
+#if EMU_PLUGIN_API_VERSION >= 6
+typedef bool (*qemu_plugin_vcpu_syscall_filter_cb_t)(qemu_plugin_id_t id, unsigned int vcpu_index,
+                                                     int64_t num, uint64_t a1, uint64_t a2,
+                                                     uint64_t a3, uint64_t a4, uint64_t a5,
+                                                     uint64_t a6, uint64_t a7, uint64_t a8,
+                                                     uint64_t *sysret);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_syscall_filter_cb(qemu_plugin_id_t id,
+                                                 qemu_plugin_vcpu_syscall_filter_cb_t cb);
+#endif
+
+#endif /* versions 0 to 6 */
+
+/* ---- instrumenting a block, in its tb_trans callback --------------------------------- */
+
+/* All that is registered for one place runs in the order of registration: the block's first, then
+ * per instruction, before it, then its accesses, after each. */
+
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *tb, qemu_plugin_vcpu_udata_cb_t cb,
+                                          enum qemu_plugin_cb_flags flags, void *userdata);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn,
+                                            qemu_plugin_vcpu_udata_cb_t cb,
+                                            enum qemu_plugin_cb_flags flags, void *userdata);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *insn, qemu_plugin_vcpu_mem_cb_t cb,
+                                      enum qemu_plugin_cb_flags flags, enum qemu_plugin_mem_rw rw,
+                                      void *userdata);
+
+#if EMU_PLUGIN_API_VERSION <= 1 || defined(EMU_PLUGIN_HOST)
+
+/* [0-1] Inline operations on a uint64_t that all vCPUs share; not atomic. */
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *tb, enum qemu_plugin_op op,
+                                              void *ptr, uint64_t imm);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_insn_exec_inline(struct qemu_plugin_insn *insn,
+                                                enum qemu_plugin_op op, void *ptr, uint64_t imm);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_mem_inline(struct qemu_plugin_insn *insn, enum qemu_plugin_mem_rw rw,
+                                          enum qemu_plugin_op op, void *ptr, uint64_t imm);
+
+/* [0-1] -1 in user mode. */
+QEMU_PLUGIN_API
+int qemu_plugin_n_vcpus(void);
+QEMU_PLUGIN_API
+int qemu_plugin_n_max_vcpus(void);
+
+#endif
+#if EMU_PLUGIN_API_VERSION >= 2
+
+/* [2] Inline operations on the running vCPU's entry. */
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(struct qemu_plugin_tb *tb,
+                                                       enum qemu_plugin_op op,
+                                                       qemu_plugin_u64 entry, uint64_t imm);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(struct qemu_plugin_insn *insn,
+                                                         enum qemu_plugin_op op,
+                                                         qemu_plugin_u64 entry, uint64_t imm);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_mem_inline_per_vcpu(struct qemu_plugin_insn *insn,
+                                                   enum qemu_plugin_mem_rw rw,
+                                                   enum qemu_plugin_op op, qemu_plugin_u64 entry,
+                                                   uint64_t imm);
+
+/* [2] Largest number of vCPUs seen so far: every index is below it. */
+QEMU_PLUGIN_API
+int qemu_plugin_num_vcpus(void);
+
+#endif
+
+#if EMU_PLUGIN_API_VERSION >= 3
+/* [3] Callbacks that run only if the running vCPU's entry compares with imm as cond says. */
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_tb_exec_cond_cb(struct qemu_plugin_tb *tb,
+                                               qemu_plugin_vcpu_udata_cb_t cb,
+                                               enum qemu_plugin_cb_flags flags,
+                                               enum qemu_plugin_cond cond, qemu_plugin_u64 entry,
+                                               uint64_t imm, void *userdata);
+QEMU_PLUGIN_API
+void qemu_plugin_register_vcpu_insn_exec_cond_cb(struct qemu_plugin_insn *insn,
+                                                 qemu_plugin_vcpu_udata_cb_t cb,
+                                                 enum qemu_plugin_cb_flags flags,
+                                                 enum qemu_plugin_cond cond, qemu_plugin_u64 entry,
+                                                 uint64_t imm, void *userdata);
+#endif
+
+/* ---- looking at a block -------------------------------------------------------------- */
+
+QEMU_PLUGIN_API
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
+QEMU_PLUGIN_API
+uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb);
+/* NULL if there is no such instruction. */
+QEMU_PLUGIN_API
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t idx);
+
+#if EMU_PLUGIN_API_VERSION <= 2
+/* [0-2] The instruction's bytes. */
+QEMU_PLUGIN_API
+const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *insn);
+#else
+/* [3] Copies at most len of its bytes; returns how many. */
+QEMU_PLUGIN_API
+size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *dest, size_t len);
+#endif
+QEMU_PLUGIN_API
+size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
+QEMU_PLUGIN_API
+uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
+/* Where its bytes lie in the process that emulates; for emu this is the guest address. */
+QEMU_PLUGIN_API
+void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *insn);
+/* Its text; to be freed with g_free or free. */
+QEMU_PLUGIN_API
+char *qemu_plugin_insn_disas(const struct qemu_plugin_insn *insn);
+/* [1] Name of the function it belongs to, or NULL; never freed. */
+QEMU_PLUGIN_API
+const char *qemu_plugin_insn_symbol(const struct qemu_plugin_insn *insn);
+
+/* ---- looking at an access, in its callback ------------------------------------------- */
+
+/* log2 of the bytes accessed. */
+QEMU_PLUGIN_API
+unsigned int qemu_plugin_mem_size_shift(qemu_plugin_meminfo_t info);
+QEMU_PLUGIN_API
+bool qemu_plugin_mem_is_sign_extended(qemu_plugin_meminfo_t info);
+QEMU_PLUGIN_API
+bool qemu_plugin_mem_is_big_endian(qemu_plugin_meminfo_t info);
+QEMU_PLUGIN_API
+bool qemu_plugin_mem_is_store(qemu_plugin_meminfo_t info);
+#if EMU_PLUGIN_API_VERSION >= 4
+/* [4] What was read or written. */
+QEMU_PLUGIN_API
+qemu_plugin_mem_value qemu_plugin_mem_get_value(qemu_plugin_meminfo_t info);
+#endif
+
+/* Physical addresses: NULL in user mode, and what follows from it. */
+QEMU_PLUGIN_API
+struct qemu_plugin_hwaddr *qemu_plugin_get_hwaddr(qemu_plugin_meminfo_t info, uint64_t vaddr);
+QEMU_PLUGIN_API
+bool qemu_plugin_hwaddr_is_io(const struct qemu_plugin_hwaddr *haddr);
+#if EMU_PLUGIN_API_VERSION == 0 || defined(EMU_PLUGIN_HOST)
+/* [0] */
+QEMU_PLUGIN_API
+uint64_t qemu_plugin_hwaddr_device_offset(const struct qemu_plugin_hwaddr *haddr);
+#endif
+#if EMU_PLUGIN_API_VERSION >= 1
+/* [1] */
+QEMU_PLUGIN_API
+uint64_t qemu_plugin_hwaddr_phys_addr(const struct qemu_plugin_hwaddr *haddr);
+QEMU_PLUGIN_API
+const char *qemu_plugin_hwaddr_device_name(const struct qemu_plugin_hwaddr *haddr);
+#endif
+
+/* ---- registers and memory, in callbacks ---------------------------------------------- */
+
+#if EMU_PLUGIN_API_VERSION >= 2
+/* [2] All registers: a GArray of qemu_plugin_reg_descriptor, the caller's. */
+QEMU_PLUGIN_API
+GArray *qemu_plugin_get_registers(void);
+#if EMU_PLUGIN_API_VERSION >= 6 && !defined(EMU_PLUGIN_HOST)
+/* [6] Appends the register's bytes to buf; false if the callback's flags forbid it. */
+QEMU_PLUGIN_API
+bool qemu_plugin_read_register(struct qemu_plugin_register *handle, GByteArray *buf);
+#else
+/* [2-5] The same, returning the size, 0 (no such register) or -1. */
+QEMU_PLUGIN_API
+int qemu_plugin_read_register(struct qemu_plugin_register *handle, GByteArray *buf);
+#endif
+#endif
+
+#if EMU_PLUGIN_API_VERSION >= 4
+/* [4] Sets buf to len bytes of guest memory; false if some are not mapped. */
+QEMU_PLUGIN_API
+bool qemu_plugin_read_memory_vaddr(uint64_t addr, GByteArray *buf, size_t len);
+#endif
+
+#if EMU_PLUGIN_API_VERSION >= 5
+#if EMU_PLUGIN_API_VERSION >= 6 && !defined(EMU_PLUGIN_HOST)
+/* [6] Sets a register from buf, which must hold all of it; needs a RW_REGS callback. */
+QEMU_PLUGIN_API
+bool qemu_plugin_write_register(struct qemu_plugin_register *handle, GByteArray *buf);
+#else
+/* [5] The same, returning the size or -1. */
+QEMU_PLUGIN_API
+int qemu_plugin_write_register(struct qemu_plugin_register *handle, GByteArray *buf);
+#endif
+#if EMU_PLUGIN_API_VERSION >= 6
+/* [6] Leaves the callback and goes on at pc; needs RW_REGS_PC or a syscall callback. */
+QEMU_PLUGIN_API __attribute__((noreturn)) void qemu_plugin_set_pc(uint64_t pc);
+#endif
+/* [5] Writes guest memory, read-only pages too; false if some are not mapped. */
+QEMU_PLUGIN_API
+bool qemu_plugin_write_memory_vaddr(uint64_t addr, GByteArray *buf);
+QEMU_PLUGIN_API
+enum qemu_plugin_hwaddr_operation_result
+qemu_plugin_read_memory_hwaddr(uint64_t addr, GByteArray *buf, size_t len);
+QEMU_PLUGIN_API
+enum qemu_plugin_hwaddr_operation_result qemu_plugin_write_memory_hwaddr(uint64_t addr,
+                                                                         GByteArray *buf);
+/* [5] Physical address of vaddr: false, there is none. */
+QEMU_PLUGIN_API
+bool qemu_plugin_translate_vaddr(uint64_t vaddr, uint64_t *hwaddr);
+#endif
+
+/* ---- scoreboards --------------------------------------------------------------------- */
+
+#if EMU_PLUGIN_API_VERSION >= 2
+/* [2] Zeroed elements; pointers to them stay valid until the scoreboard is freed. */
+QEMU_PLUGIN_API
+struct qemu_plugin_scoreboard *qemu_plugin_scoreboard_new(size_t element_size);
+QEMU_PLUGIN_API
+void qemu_plugin_scoreboard_free(struct qemu_plugin_scoreboard *score);
+QEMU_PLUGIN_API
+void *qemu_plugin_scoreboard_find(struct qemu_plugin_scoreboard *score, unsigned int vcpu_index);
+
+/* [2] Entries of a vCPU, and the sum over all of them; not atomic. */
+QEMU_PLUGIN_API
+void qemu_plugin_u64_add(qemu_plugin_u64 entry, unsigned int vcpu_index, uint64_t added);
+QEMU_PLUGIN_API
+uint64_t qemu_plugin_u64_get(qemu_plugin_u64 entry, unsigned int vcpu_index);
+QEMU_PLUGIN_API
+void qemu_plugin_u64_set(qemu_plugin_u64 entry, unsigned int vcpu_index, uint64_t val);
+QEMU_PLUGIN_API
+uint64_t qemu_plugin_u64_sum(qemu_plugin_u64 entry);
+#endif
+
+/* ---- the rest ------------------------------------------------------------------------ */
+
+/* Writes text to the log, if -d plugin is given; adds no newline. */
+QEMU_PLUGIN_API
+void qemu_plugin_outs(const char *string);
+
+#if EMU_PLUGIN_API_VERSION >= 1
+/* [1] Parses on, off, yes, no, true, false, y, n; false if val is none of them. */
+QEMU_PLUGIN_API
+bool qemu_plugin_bool_parse(const char *name, const char *val, bool *ret);
+
+/* [1] The guest program: its file (to be freed with g_free or free), its code, and where execution
+ * starts, which is the interpreter's entry if the program has one. */
+QEMU_PLUGIN_API
+const char *qemu_plugin_path_to_binary(void);
+QEMU_PLUGIN_API
+uint64_t qemu_plugin_start_code(void);
+QEMU_PLUGIN_API
+uint64_t qemu_plugin_end_code(void);
+QEMU_PLUGIN_API
+uint64_t qemu_plugin_entry_code(void);
+#endif
+
+#if EMU_PLUGIN_API_VERSION >= 3
+/* [3] Virtual time: NULL in user mode, and no effect. */
+QEMU_PLUGIN_API
+const void *qemu_plugin_request_time_control(void);
+QEMU_PLUGIN_API
+void qemu_plugin_update_ns(const void *handle, int64_t time);
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,491 @@
+/* lockstep.c: the processor as oracle: finds the first instruction that emu executes wrongly.
+ *
+ *   emu -plugin liblockstep.so PROGRAM ARGS
+ *
+ * Before the first instruction the process forks. The copy has the guest's memory at the guest's
+ * addresses, and is single-stepped natively beside the guest: before each instruction program
+ * counter, general registers, flags and xmm registers must agree, before each syscall all writable
+ * memory. Syscalls are not repeated: the copy takes over what they did to the guest. So are
+ * instructions whose result is not determined (rdtsc, cpuid ...), and what a fault's handler
+ * starts with. The first difference ends the run with status 99.
+ *
+ * Follows the first thread of the first process. Programs with several threads that share data,
+ * with asynchronous signals or with code in shared mappings are beyond it. */
+#include "bytes.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
+
+#define FAILED        99
+#define FLAGS         0xcd5ull /* CF PF AF ZF SF DF OF */
+#define FLAG_TF       0x100
+#define MAX_RANGES    4096
+#define CHUNK         65536
+#define PAGE          4096ull
+#define PAGE_UP(x)    (((x) + PAGE - 1) & ~(PAGE - 1))
+#define STACK_MAX     (8 << 20)
+
+/* Of emu's address space: images below tables and code cache, heap far above (emu.h). */
+#define LOW_TABLES    0x34000000ull
+#define LOW_CACHE_END 0x40000000ull
+#define HIGH_BRK      0x550000000000ull
+
+enum kind { PLAIN, SYSCALL, PUSHF, UNDETERMINED };
+
+struct place { /* an instruction */
+    uint64_t pc;
+    enum kind kind;
+    char *text;
+};
+
+struct range {
+    uint64_t start, end;
+};
+
+/* The guest's state as the API shows it, in the processor's form. */
+struct state {
+    struct user_regs_struct regs;
+    uint8_t xmm[16][16];
+};
+
+#define FIELD(name)                                                                                \
+    {                                                                                              \
+#name, offsetof(struct user_regs_struct, name)                                             \
+    }
+static const struct {
+    const char *name;
+    size_t offset;
+} fields[] = {
+    FIELD(rax), FIELD(rbx), FIELD(rcx), FIELD(rdx),    FIELD(rsi),     FIELD(rdi),     FIELD(rbp),
+    FIELD(rsp), FIELD(r8),  FIELD(r9),  FIELD(r10),    FIELD(r11),     FIELD(r12),     FIELD(r13),
+    FIELD(r14), FIELD(r15), FIELD(rip), FIELD(eflags), FIELD(fs_base), FIELD(gs_base),
+};
+#define FIELDS   (sizeof fields / sizeof *fields)
+#define COMPARED 17 /* the general registers and rip; flags need a mask */
+
+static struct qemu_plugin_register *handles[FIELDS], *xmm_handles[16];
+static struct bytes buffer;
+static struct range ranges[MAX_RANGES]; /* guest memory to keep equal */
+static size_t n_ranges;
+static pid_t owner, copy;
+static int copy_memory, own_memory;
+static const struct place *last;
+static struct state guest_before; /* at last */
+static uint64_t heap_end, steps;
+
+void lockstep_syscall(void);
+__asm__(".globl lockstep_syscall\n.hidden lockstep_syscall\nlockstep_syscall: syscall\nint3\n");
+
+static uint64_t *field(struct user_regs_struct *regs, size_t i)
+{
+    return (uint64_t *)(void *)((char *)regs + fields[i].offset);
+}
+
+static void read_into(void *to, struct qemu_plugin_register *handle, size_t size)
+{
+    buffer.array.len = 0;
+    if (handle && qemu_plugin_read_register(handle, &buffer.array))
+        memcpy(to, buffer.array.data, buffer.array.len < size ? buffer.array.len : size);
+}
+
+static void read_guest(struct state *state)
+{
+    memset(state, 0, sizeof *state);
+    for (size_t i = 0; i < FIELDS; i++)
+        read_into(field(&state->regs, i), handles[i], 8);
+    for (int i = 0; i < 16; i++)
+        read_into(state->xmm[i], xmm_handles[i], 16);
+}
+
+static void read_copy(struct state *state)
+{
+    struct user_fpregs_struct fp;
+    ptrace(PTRACE_GETREGS, copy, 0, &state->regs);
+    ptrace(PTRACE_GETFPREGS, copy, 0, &fp);
+    memcpy(state->xmm, fp.xmm_space, sizeof state->xmm);
+}
+
+/* ---- the copy -----------------------------------------------------------------------------------
+ */
+
+/* One instruction; the signal it stopped by. */
+static int step_copy(void)
+{
+    int status = 0;
+    ptrace(PTRACE_SINGLESTEP, copy, 0, 0);
+    while (waitpid(copy, &status, __WALL) < 0 && errno == EINTR)
+        ;
+    steps++;
+    return WIFSTOPPED(status) ? WSTOPSIG(status) : SIGKILL;
+}
+
+static void set_copy(const struct state *state)
+{
+    struct user_regs_struct regs;
+    struct user_fpregs_struct fp;
+    ptrace(PTRACE_GETREGS, copy, 0, &regs);
+    for (size_t i = 0; i < FIELDS; i++)
+        *field(&regs, i) = *field((struct user_regs_struct *)(uintptr_t)&state->regs, i);
+    regs.orig_rax = ~0ull;
+    ptrace(PTRACE_SETREGS, copy, 0, &regs);
+    ptrace(PTRACE_GETFPREGS, copy, 0, &fp);
+    memcpy(fp.xmm_space, state->xmm, sizeof state->xmm);
+    ptrace(PTRACE_SETFPREGS, copy, 0, &fp);
+}
+
+static void make_syscall(uint64_t nr, uint64_t a, uint64_t b, uint64_t c)
+{
+    struct user_regs_struct regs;
+    ptrace(PTRACE_GETREGS, copy, 0, &regs);
+    regs.rip = (uintptr_t)lockstep_syscall;
+    regs.orig_rax = ~0ull;
+    regs.rax = nr;
+    regs.rdi = a;
+    regs.rsi = b;
+    regs.rdx = c;
+    regs.r10 = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
+    regs.r8 = ~0ull;
+    regs.r9 = 0;
+    ptrace(PTRACE_SETREGS, copy, 0, &regs);
+    step_copy();
+}
+
+static void start_copy(void)
+{
+    char path[64];
+    int status;
+    owner = getpid();
+    copy = fork();
+    if (copy == 0) {
+        ptrace(PTRACE_TRACEME, 0, 0, 0);
+        for (;;)
+            raise(SIGSTOP);
+    }
+    if (copy < 0 || waitpid(copy, &status, __WALL) != copy || !WIFSTOPPED(status))
+        exit(FAILED);
+    ptrace(PTRACE_SETOPTIONS, copy, 0, PTRACE_O_EXITKILL);
+    snprintf(path, sizeof path, "/proc/%d/mem", (int)copy);
+    copy_memory = open(path, O_RDWR | O_CLOEXEC);
+    own_memory = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+}
+
+/* ---- memory
+ * --------------------------------------------------------------------------------------- */
+
+static void add_range(uint64_t start, uint64_t end)
+{
+    if (n_ranges < MAX_RANGES && start < end)
+        ranges[n_ranges++] = (struct range){start, end};
+}
+
+static void remove_range(uint64_t start, uint64_t end)
+{
+    for (size_t i = 0, n = n_ranges; i < n; i++) {
+        struct range r = ranges[i];
+        if (r.end <= start || r.start >= end)
+            continue;
+        ranges[i].end = r.start < start ? start : r.start;
+        add_range(r.end > end ? end : r.end, r.end);
+    }
+}
+
+/* Writable memory of the guest at its start: all there is but emu's own. */
+static void find_ranges(uint64_t sp)
+{
+    char line[4400], perm[5];
+    uint64_t start, end;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    while (maps && fgets(line, sizeof line, maps)) {
+        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s", &start, &end, perm) != 3 || perm[1] != 'w')
+            continue;
+        bool image = start < LOW_TABLES || (start >= HIGH_BRK && start < HIGH_BRK + (1ull << 32));
+        if (image || (sp >= start && sp < end))
+            add_range(start, end);
+    }
+    if (maps)
+        fclose(maps);
+}
+
+/* emu's returns leave an address of its own where the popped one was: below the stack, or
+ * in what a later frame has not initialised. */
+static bool is_popped(uint64_t word)
+{
+    return word >= LOW_TABLES && word < LOW_CACHE_END;
+}
+
+/* Reports the first word in which the chunk differs; it may below the stack pointer. */
+static bool is_equal(uint64_t at, const uint8_t *own, const uint8_t *other, size_t n)
+{
+    uint64_t low = guest_before.regs.rsp, ours, native;
+    for (size_t i = 0; i + 8 <= n; i += 8) {
+        memcpy(&ours, own + i, 8);
+        memcpy(&native, other + i, 8);
+        bool dead = at + i < low && low - (at + i) < STACK_MAX;
+        if (ours != native && !dead && !is_popped(ours)) {
+            fprintf(stderr, "lockstep: 0x%" PRIx64 " holds 0x%" PRIx64 ", natively 0x%" PRIx64 "\n",
+                    at + i, ours, native);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Brings a range of the copy up to date; false: check, and it was not. */
+static bool sync_range(uint64_t start, uint64_t end, bool check)
+{
+    static uint8_t own[CHUNK], other[CHUNK];
+    for (uint64_t at = start; at < end; at += CHUNK) {
+        size_t size = end - at < CHUNK ? end - at : CHUNK;
+        ssize_t n = pread(own_memory, own, size, (off_t)at);
+        if (n <= 0 || pread(copy_memory, other, (size_t)n, (off_t)at) != n ||
+            !memcmp(own, other, (size_t)n))
+            continue;
+        if (check && !is_equal(at, own, other, (size_t)n))
+            return false;
+        if (pwrite(copy_memory, own, (size_t)n, (off_t)at) != n)
+            fprintf(stderr, "lockstep: cannot write to the copy at 0x%" PRIx64 "\n", at);
+    }
+    return true;
+}
+
+static bool sync_memory(bool check)
+{
+    for (size_t i = 0; i < n_ranges; i++)
+        if (!sync_range(ranges[i].start, ranges[i].end, check))
+            return false;
+    return true;
+}
+
+static void add_mapping(uint64_t start, uint64_t len, uint64_t prot)
+{
+    uint64_t end = PAGE_UP(start + len);
+    remove_range(start, end);
+    make_syscall(SYS_mmap, start, end - start, prot);
+    sync_range(start, end, false);
+    if (prot & PROT_WRITE)
+        add_range(start, end);
+}
+
+static void remove_mapping(uint64_t start, uint64_t len)
+{
+    uint64_t end = PAGE_UP(start + len);
+    remove_range(start, end);
+    make_syscall(SYS_munmap, start, end - start, 0);
+}
+
+/* The copy gets the mappings that the guest's syscall has made. */
+static void follow_mappings(const struct user_regs_struct *call, uint64_t ret)
+{
+    uint64_t old = heap_end;
+    if (ret > -4096ull)
+        return;
+    switch (call->rax) {
+    case SYS_mmap:
+        add_mapping(ret, call->rsi, call->rdx);
+        break;
+    case SYS_munmap:
+        remove_mapping(call->rdi, call->rsi);
+        break;
+    case SYS_mprotect:
+        make_syscall(SYS_mprotect, call->rdi, PAGE_UP(call->rsi), call->rdx);
+        sync_range(call->rdi, call->rdi + PAGE_UP(call->rsi), false);
+        remove_range(call->rdi, call->rdi + PAGE_UP(call->rsi));
+        if (call->rdx & PROT_WRITE)
+            add_range(call->rdi, call->rdi + PAGE_UP(call->rsi));
+        break;
+    case SYS_mremap:
+        remove_mapping(call->rdi, call->rsi);
+        add_mapping(ret, call->rdx, PROT_READ | PROT_WRITE);
+        break;
+    case SYS_brk:
+        heap_end = PAGE_UP(ret);
+        if (old && heap_end > old)
+            add_mapping(old, heap_end - old, PROT_READ | PROT_WRITE);
+        else if (old && heap_end < old)
+            remove_mapping(heap_end, old - heap_end);
+        break;
+    }
+}
+
+/* ---- comparing
+ * --------------------------------------------------------------------------------------- */
+
+_Noreturn static void report(struct state *guest, struct state *native)
+{
+    fprintf(stderr, "lockstep: after %" PRIu64 " steps, behind 0x%" PRIx64 ": %s\n", steps,
+            last->pc, last->text);
+    for (size_t i = 0; i < FIELDS; i++) {
+        uint64_t before = *field(&guest_before.regs, i), own = *field(&guest->regs, i),
+                 other = *field(&native->regs, i);
+        fprintf(stderr, "  %-7s 0x%016" PRIx64 " -> 0x%016" PRIx64, fields[i].name, before, own);
+        fprintf(stderr, own == other ? "\n" : ", natively 0x%016" PRIx64 "\n", other);
+    }
+    for (int i = 0; i < 16; i++)
+        if (memcmp(guest->xmm[i], native->xmm[i], 16))
+            fprintf(stderr, "  xmm%d differs\n", i);
+    kill(copy, SIGKILL);
+    _exit(FAILED);
+}
+
+static void compare(struct state *guest)
+{
+    struct state native;
+    read_copy(&native);
+    bool same = !((guest->regs.eflags ^ native.regs.eflags) & FLAGS) &&
+                !memcmp(guest->xmm, native.xmm, sizeof native.xmm);
+    for (size_t i = 0; i < COMPARED; i++)
+        same &= *field(&guest->regs, i) == *field(&native.regs, i);
+    if (!same)
+        report(guest, &native);
+}
+
+/* The kernel lets the trap flag be seen by pushf. */
+static void clear_pushed_trap_flag(void)
+{
+    struct user_regs_struct regs;
+    ptrace(PTRACE_GETREGS, copy, 0, &regs);
+    long word = ptrace(PTRACE_PEEKDATA, copy, regs.rsp, 0);
+    ptrace(PTRACE_POKEDATA, copy, regs.rsp, word & ~(long)FLAG_TF);
+}
+
+static void adopt(const struct state *guest)
+{
+    sync_memory(false);
+    set_copy(guest);
+}
+
+/* Executes last in the copy. A repeated string instruction takes a step per element. */
+static void follow_last(struct state *guest)
+{
+    struct user_regs_struct regs;
+    do {
+        int sig = step_copy();
+        if (sig != SIGTRAP) {
+            adopt(guest);
+            return;
+        }
+        ptrace(PTRACE_GETREGS, copy, 0, &regs);
+    } while (regs.rip == last->pc && guest->regs.rip != last->pc);
+    if (last->kind == PUSHF)
+        clear_pushed_trap_flag();
+    if (last->kind == UNDETERMINED)
+        adopt(guest);
+}
+
+static void vcpu_insn_exec(unsigned vcpu, void *userdata)
+{
+    struct state guest;
+    if (vcpu != 0)
+        return;
+    read_guest(&guest);
+    guest.regs.rip = ((const struct place *)userdata)->pc;
+    if (!last) {
+        start_copy();
+        find_ranges(guest.regs.rsp);
+        set_copy(&guest);
+    } else if (last->kind != SYSCALL) {
+        follow_last(&guest);
+    } else if (getpid() != owner) { /* a forked child: its parent is the one that is followed */
+        return;
+    } else {
+        follow_mappings(&guest_before.regs, guest.regs.rax);
+        adopt(&guest);
+    }
+    compare(&guest);
+    guest_before = guest;
+    last = userdata;
+    if (last->kind == SYSCALL && !sync_memory(true))
+        report(&guest, &guest);
+}
+
+/* ---- translation
+ * --------------------------------------------------------------------------------------- */
+
+static enum kind classify(uint64_t pc, const uint8_t *code, size_t len)
+{
+    uint64_t vdso = getauxval(AT_SYSINFO_EHDR);
+    size_t i = 0;
+    if (vdso && pc - vdso < 2 * PAGE)
+        return UNDETERMINED;
+    while (i + 1 < len &&
+           (code[i] == 0x66 || code[i] == 0xf3 || code[i] == 0xf2 || (code[i] & 0xf0) == 0x40))
+        i++;
+    if (code[i] == 0x9c)
+        return PUSHF;
+    if (code[i] != 0x0f || i + 1 >= len)
+        return PLAIN;
+    const uint8_t *op = code + i + 1;
+    size_t left = len - i - 1;
+    if (op[0] == 0x05)
+        return SYSCALL;
+    bool undetermined = op[0] == 0x31 || op[0] == 0xa2 || /* rdtsc, cpuid */
+                        (left > 1 && op[0] == 0x01 && (op[1] == 0xf9 || op[1] == 0xd0)) ||
+                        (left > 1 && op[0] == 0xc7 && op[1] >= 0xf0); /* rdrand, rdseed, rdpid */
+    return undetermined ? UNDETERMINED : PLAIN;
+}
+
+static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
+{
+    (void)userdata;
+    for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
+        struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+        struct place *place = malloc(sizeof *place);
+        uint8_t code[16];
+        if (!place)
+            exit(FAILED);
+        size_t len = qemu_plugin_insn_data(insn, code, sizeof code);
+        place->pc = qemu_plugin_insn_vaddr(insn);
+        place->kind = classify(place->pc, code, len);
+        place->text = qemu_plugin_insn_disas(insn);
+        qemu_plugin_register_vcpu_insn_exec_cb(insn, vcpu_insn_exec, QEMU_PLUGIN_CB_R_REGS, place);
+    }
+}
+
+static void vcpu_init(unsigned vcpu, void *userdata)
+{
+    (void)userdata;
+    GArray *all = vcpu == 0 ? qemu_plugin_get_registers() : NULL;
+    for (unsigned i = 0; all && i < all->len; i++) {
+        const qemu_plugin_reg_descriptor *d = (const qemu_plugin_reg_descriptor *)all->data + i;
+        int n;
+        for (size_t k = 0; k < FIELDS; k++)
+            if (!strcmp(d->name, fields[k].name))
+                handles[k] = d->handle;
+        if (sscanf(d->name, "xmm%d", &n) == 1 && n >= 0 && n < 16)
+            xmm_handles[n] = d->handle;
+    }
+}
+
+static void at_exit(void *userdata)
+{
+    (void)userdata;
+    if (getpid() != owner)
+        return;
+    kill(copy, SIGKILL);
+    fprintf(stderr, "lockstep: %" PRIu64 " steps agree\n", steps);
+}
+
+QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc,
+                                           char **argv)
+{
+    (void)info, (void)argc, (void)argv;
+    if (!bytes_init(&buffer, 64))
+        return 1;
+    qemu_plugin_register_vcpu_init_cb(id, vcpu_init, NULL);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans, NULL);
+    qemu_plugin_register_atexit_cb(id, at_exit, NULL);
+    return 0;
+}

@@ -1,0 +1,757 @@
+/* test_plugin.c: plugins as a user meets them: option grammar, lookup, load errors, every version
+ * of the API, and the files the bundled ones write.
+ *
+ * Plugins of tests/plugins are compiled here, once per variant; what they find wrong they report
+ * as "... FAILED". */
+#include "run.h"
+
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdbool.h>
+
+#include <cmocka.h>
+
+#define FAILS    (1 << 8) /* wait status of exit(1) */
+#define HELLO    (7 << 8) /* of tests/guest/hello.c */
+#define ABORT    SIGABRT
+#define ANY      (-2)
+#define COUNT(a) (sizeof(a) / sizeof *(a))
+
+static char plugin_dir[PATH_MAX]; /* the compiled test plugins */
+
+/* ---- the plugins ------------------------------------------------------------------------ */
+
+/* clang-format off */
+static const struct {
+    const char *name, *source, *flags;
+} builds[] = {
+    {"args",        "args",    ""},
+    {"libargs2",    "args",    "-DNAME='\"args2\"'"},
+    {"libinlib",    "args",    "-DNAME='\"inlib\"'"},
+    {"old",         "args",    "-DEMU_PLUGIN_API_VERSION=0"},
+    {"v1",          "args",    "-DEMU_PLUGIN_API_VERSION=1"},
+    {"a=b,c",       "args",    "-DNAME='\"strange\"'"},
+    {"noinstall",   "broken",  "-DNO_INSTALL"},
+    {"nullinstall", "broken",  "-DNULL_INSTALL"},
+    {"noversion",   "broken",  "-DNO_VERSION"},
+    {"tooold",      "broken",  "-DVERSION=-1"},
+    {"toonew",      "broken",  "-DVERSION=8"},
+    {"refuses",     "broken",  "-DFAILS=5"},
+    {"undefined",   "broken",  "-DUNDEFINED"},
+    {"uninstalls",  "broken",  "-DUNINSTALL"},
+    {"badid",       "broken",  "-DBAD_ID"},
+    {"glib",        "glib",    ""},
+    {"order1",      "order",   "-DNAME='\"first\"'"},
+    {"order2",      "order",   "-DNAME='\"second\"'"},
+    {"control",     "control", ""},
+    {"clobber",     "clobber", "-O1"},
+    {"clobberfull", "clobber", "-O1 -DFULL"},
+    {"versions0",   "versions", "-DEMU_PLUGIN_API_VERSION=0"},
+    {"versions1",   "versions", "-DEMU_PLUGIN_API_VERSION=1"},
+    {"versions2",   "versions", "-DEMU_PLUGIN_API_VERSION=2"},
+    {"versions3",   "versions", "-DEMU_PLUGIN_API_VERSION=3"},
+    {"versions4",   "versions", "-DEMU_PLUGIN_API_VERSION=4"},
+    {"versions5",   "versions", "-DEMU_PLUGIN_API_VERSION=5"},
+    {"versions6",   "versions", "-DEMU_PLUGIN_API_VERSION=6"},
+    {"versions7",   "versions", "-DEMU_PLUGIN_API_VERSION=7"},
+};
+/* clang-format on */
+
+static int compile_plugins(void **state)
+{
+    const char *build = getenv("EMU_TEST_BUILD"), *cc = getenv("CC");
+    char command[4 * PATH_MAX];
+
+    (void)state;
+    snprintf(command, sizeof command, "%s/tests/plugins", build ? build : "build");
+    if ((mkdir(command, 0777) && access(command, W_OK)) || !realpath(command, plugin_dir))
+        return -1;
+    for (size_t i = 0; i < COUNT(builds); i++) {
+        snprintf(command, sizeof command,
+                 "%s -std=gnu11 -Wall -Wextra -Werror -fvisibility=hidden -shared -fPIC -I. "
+                 "-Iplugins %s -o '%s/%s.so' tests/plugins/%s.c",
+                 cc ? cc : "cc", builds[i].flags, plugin_dir, builds[i].name, builds[i].source);
+        if (system(command))
+            return -1;
+    }
+    return 0;
+}
+
+/* ---- running emu ------------------------------------------------------------------------ */
+
+/* Runs emu in plugin_dir; % in an argument stands for the guest directory. */
+static void run_emu(struct result *r, const char *const args[], const char *variable)
+{
+    char *argv[25] = {emu_path}, text[24][MAX_PATH];
+    char *env[] = {"PATH=/usr/bin:/bin", "LANG=C", (char *)(uintptr_t)variable, NULL};
+
+    for (int i = 0; i < 23 && args[i]; i++) {
+        const char *rest = args[i][0] == '%' ? args[i] + 1 : args[i];
+        snprintf(text[i], sizeof text[i], "%s%s", rest > args[i] ? guest_dir : "", rest);
+        argv[i + 1] = text[i];
+    }
+    run_command(r, argv, env, plugin_dir, NULL, 60);
+}
+
+static void expect_text(const char *what, const char *text, const char *wanted)
+{
+    bool ok = !wanted || (*wanted ? strstr(text, wanted) != NULL : !*text);
+    if (!ok)
+        fail_msg("%s is\n%s\nand lacks\n%s", what, text, wanted);
+}
+
+static char *read_command(const char *format, const char *arg)
+{
+    char command[MAX_PATH], *text = calloc(1, 1 << 16);
+
+    snprintf(command, sizeof command, format, arg);
+    FILE *p = popen(command, "r");
+    assert_non_null(p);
+    assert_non_null(text);
+    text[fread(text, 1, (1 << 16) - 1, p)] = 0;
+    assert_int_equal(pclose(p), 0);
+    return text;
+}
+
+/* ---- options and load errors -------------------------------------------------------------- */
+
+struct row {
+    const char *name;
+    const char *args[8];
+    const char *variable;
+    int status;
+    const char *err; /* in stderr */
+};
+
+#define TARGET  ": target x86_64, versions 0 to 7, system 0:"
+#define PROGRAM "%/hello"
+
+/* clang-format off */
+static const struct row rows[] = {
+    {"plain",          {"-plugin", "./args.so", PROGRAM}, NULL, HELLO, "args" TARGET "\nand on stderr\nargs ends\n"},
+    {"--plugin",       {"--plugin", "./args.so", PROGRAM}, NULL, HELLO, "args" TARGET "\n"},
+    {"file=",          {"-plugin", "file=./args.so,a=1", PROGRAM}, NULL, HELLO, "system 0: [a=1]\n"},
+    {"values",         {"-plugin", "./args.so,a=1,b=,c=x=y", PROGRAM}, NULL, HELLO, "0: [a=1] [b=] [c=x=y]\n"},
+    {"comma",          {"-plugin", "./args.so,a=b,,c,d=,,", PROGRAM}, NULL, HELLO, "0: [a=b,c] [d=,]\n"},
+    {"comma in path",  {"-plugin", "file=./a=b,,c.so,x=1", PROGRAM}, NULL, HELLO, "strange" TARGET " [x=1]\n"},
+    {"= in path",      {"-plugin", "./a=b,,c.so", PROGRAM}, NULL, FAILS, "missing earlier '-plugin file=' option\n"},
+    {"short",          {"-plugin", "./args.so,foo", PROGRAM}, NULL, HELLO,
+                       "emu: warning: short-form boolean option 'foo' deprecated\nPlease use foo=on instead\nargs"},
+    {"short no",       {"-plugin", "./args.so,notify", PROGRAM}, NULL, HELLO,
+                       "option 'notify' deprecated\nPlease use tify=off instead\nargs" TARGET " [tify=off]\n"},
+    {"arg= word",      {"-plugin", "./args.so,arg=foo", PROGRAM}, NULL, HELLO, "0: [foo=on]\n"},
+    {"arg= pair",      {"-plugin", "./args.so,arg=a=1,arg=b=x=y", PROGRAM}, NULL, HELLO, "0: [a=1] [b=x=y]\n"},
+    {"arg= boolean",   {"-plugin", "./args.so,arg=on,arg=n", PROGRAM}, NULL, HELLO, "0: [arg=on] [arg=n]\n"},
+    {"arg= quiet",     {"-plugin", "./args.so,arg=foo", PROGRAM}, NULL, HELLO, "!deprecated"},
+    {"version 0",      {"-plugin", "./old.so,arg=foo,arg=a=1,inline,b=2", PROGRAM}, NULL, HELLO,
+                       "0: [foo] [a=1] [inline] [b=2]\n"},
+    {"version 1",      {"-plugin", "./v1.so,arg=foo,arg=a=1,b=2", PROGRAM}, NULL, HELLO, "0: [foo=on] [a=1] [b=2]\n"},
+    {"twice",          {"-plugin", "./args.so,a=1", "-plugin", "./args.so,b=2", PROGRAM}, NULL, HELLO,
+                       "0: [a=1] [b=2]\nand on stderr\nargs ends\n"},
+    {"two",            {"-plugin", "./args.so", "-plugin", "./libargs2.so,b=2", PROGRAM}, NULL, HELLO,
+                       "args" TARGET "\nargs2" TARGET " [b=2]\nand on stderr\nargs2 ends\nargs ends\n"},
+    {"environment",    {PROGRAM}, "QEMU_PLUGIN=./args.so,a=1", HELLO, "0: [a=1]\n"},
+    {"environment 1st", {"-plugin", "./args.so,b=2", PROGRAM}, "QEMU_PLUGIN=./args.so,a=1", HELLO, "0: [a=1] [b=2]\n"},
+    {"help",           {"-plugin", "help"}, NULL, 0, ""},
+    {"x=help",         {"-plugin", "./args.so,x=help", PROGRAM}, NULL, 0, ""},
+    {"key help",       {"-plugin", "./args.so,help", PROGRAM}, NULL, HELLO, "0: [help=on]\n"},
+    {"empty path",     {"-plugin", "file=", PROGRAM}, NULL, FAILS, "requires a non-empty argument\n"},
+    {"no path",        {"-plugin", ",a=1", PROGRAM}, NULL, FAILS, "requires a non-empty argument\n"},
+    {"empty",          {"-plugin", "", PROGRAM}, NULL, HELLO, "and on stderr\n"},
+    {"arg first",      {"-plugin", "a=1", PROGRAM}, NULL, FAILS, "missing earlier '-plugin file=' option\n"},
+    {"key first",      {"-plugin", "a=1,file=./args.so", PROGRAM}, NULL, FAILS, "missing earlier '-plugin file='"},
+
+    {"in the path",    {"-plugin", "libargs2.so", PROGRAM}, "EMU_PLUGIN_PATH=/nonexistent:.", HELLO, "args2" TARGET},
+    {"by short name",  {"-plugin", "args2", PROGRAM}, "EMU_PLUGIN_PATH=.", HELLO, "args2" TARGET},
+    {"linker's path",  {"-plugin", "libargs2.so", PROGRAM}, "LD_LIBRARY_PATH=.", HELLO, "args2" TARGET},
+    {"beside emu",     {"-plugin", "libempty.so", PROGRAM}, NULL, HELLO, "and on stderr\n"},
+    {"no such name",   {"-plugin", "libargs2.so", PROGRAM}, NULL, FAILS, "emu: Could not load plugin libargs2.so: libargs2.so: "},
+    {"slash: no path", {"-plugin", "./x/libargs2.so", PROGRAM}, "EMU_PLUGIN_PATH=.", FAILS, "Could not load plugin ./x/libargs2.so: "},
+
+    {"missing",        {"-plugin", "./missing.so", PROGRAM}, NULL, FAILS,
+                       "emu: Could not load plugin ./missing.so: ./missing.so: cannot open shared object file"},
+    {"undefined",      {"-plugin", "./undefined.so", PROGRAM}, NULL, FAILS,
+                       "Could not load plugin ./undefined.so: ./undefined.so: undefined symbol: qemu_plugin_no_such_function"},
+    {"no install",     {"-plugin", "./noinstall.so", PROGRAM}, NULL, FAILS,
+                       "Could not load plugin ./noinstall.so: 'qemu_plugin_install': ./noinstall.so: undefined symbol: "
+                       "qemu_plugin_install\n"},
+    {"null install",   {"-plugin", "./nullinstall.so", PROGRAM}, NULL, FAILS,
+                       "Could not load plugin ./nullinstall.so: qemu_plugin_install is NULL\n"},
+    {"no version",     {"-plugin", "./noversion.so", PROGRAM}, NULL, FAILS,
+                       "Could not load plugin ./noversion.so: plugin does not declare API version 'qemu_plugin_version': "
+                       "./noversion.so: undefined symbol: qemu_plugin_version\n"},
+    {"too old",        {"-plugin", "./tooold.so", PROGRAM}, NULL, FAILS,
+                       "Could not load plugin ./tooold.so: plugin requires API version -1, but this QEMU supports only a "
+                       "minimum version of 0\n"},
+    {"too new",        {"-plugin", "./toonew.so", PROGRAM}, NULL, FAILS,
+                       "Could not load plugin ./toonew.so: plugin requires API version 8, but this QEMU supports only up to "
+                       "version 7\n"},
+    {"refuses",        {"-plugin", "./refuses.so", PROGRAM}, NULL, FAILS,
+                       "Could not load plugin ./refuses.so: qemu_plugin_install returned error code 5\n"},
+    {"second fails",   {"-plugin", "./args.so", "-plugin", "./refuses.so", PROGRAM}, NULL, FAILS, "error code 5\n"},
+    {"uninstalls",     {"-plugin", "./uninstalls.so", PROGRAM}, NULL, ABORT,
+                       "Calling qemu_plugin_uninstall from the install function is a bug"},
+    {"bad id",         {"-plugin", "./badid.so", PROGRAM}, NULL, ABORT, "plugin: invalid plugin id\n"},
+    {"missing guest",  {"-plugin", "./args.so", "/nonexistent"}, NULL, FAILS, "args" TARGET "\nemu: /nonexistent"},
+
+    {"order",          {"-plugin", "./order1.so", "-plugin", "./order2.so", PROGRAM}, NULL, HELLO,
+                       "second: init 0\nfirst: init 0\nsecond: tb 1\nsecond: tb 2\nfirst: tb 1\nfirst: tb 2\n"
+                       "second: insn 1\nsecond: insn 2\nfirst: insn 1\nfirst: insn 2\nsecond: insn 2nd\nfirst: insn 2nd\n"},
+    {"filter",         {"-plugin", "./control.so,filter=on", PROGRAM}, NULL, HELLO, "and on stderr\ncontrol ends\n"},
+    {"set_pc",         {"-plugin", "./control.so,skip=on", PROGRAM}, NULL, 42 << 8, "control ends\n"},
+    {"write register", {"-plugin", "./control.so,change=on", PROGRAM, "a"}, NULL, ANY, "control ends\n"},
+    {"wrong set_pc",   {"-plugin", "./control.so,wrong=on", PROGRAM}, NULL, ABORT, "qemu_plugin_set_pc"},
+    {"plugin exits",   {"-plugin", "./control.so,exit=on", PROGRAM}, NULL, 9 << 8, "control ends\n"},
+    {"patch",          {"-plugin", "./control.so,patch=on", PROGRAM}, NULL, HELLO, "patched 1\n"},
+};
+/* clang-format on */
+
+static void test_row(void **state)
+{
+    const struct row *row = *state;
+    struct result r;
+
+    run_emu(&r, row->args, row->variable);
+    if (row->err[0] == '!')
+        assert_null(strstr(r.out[1], row->err + 1));
+    else
+        expect_text("stderr", r.out[1], row->err);
+    assert_null(strstr(r.out[1], "FAILED"));
+    if (row->status != ANY)
+        assert_int_equal(r.status, row->status);
+    free_result(&r);
+}
+
+/* What a plugin did to the program shows in its output. */
+static void test_effects(void **state)
+{
+    static const struct {
+        const char *mode, *out;
+    } effects[] = {
+        {"./control.so,filter=on", ""},
+        {"./control.so,skip=on", ""},
+        {"./control.so,change=on", "hello, world: 2 arguments\n[a]\n[(null)]\n"},
+        {"./control.so,patch=on", "HELLO, world"},
+        {"help", "Plugin options\n  file=<path/to/plugin.so>\n  plugin specific arguments\n"},
+    };
+    struct result r;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(effects); i++) {
+        run_emu(&r, (const char *const[]){"-plugin", effects[i].mode, PROGRAM, "a", NULL}, NULL);
+        expect_text(effects[i].mode, r.out[0], effects[i].out);
+        free_result(&r);
+    }
+}
+
+static void test_glib(void **state)
+{
+    struct result r;
+
+    (void)state;
+    run_emu(&r, (const char *const[]){"-plugin", "./glib.so", PROGRAM, NULL}, NULL);
+    if (r.status == FAILS && strstr(r.out[1], ": g_")) {
+        free_result(&r);
+        skip(); /* there is no GLib */
+    }
+    assert_int_equal(r.status, HELLO);
+    expect_text("stderr", r.out[1], "67 registers, 616 bytes\n");
+    free_result(&r);
+}
+
+/* ---- API versions --------------------------------------------------------------------------- */
+
+static void test_version(void **state)
+{
+    static const int checks[] = {22, 26, 35, 39, 45, 49, 52, 52}; /* at least so many */
+    int version = (int)(intptr_t)*state, n = 0;
+    char plugin[32], done[32];
+    struct result r;
+
+    snprintf(plugin, sizeof plugin, "./versions%d.so", version);
+    snprintf(done, sizeof done, "version %d done\n", version);
+    run_emu(&r, (const char *const[]){"-plugin", plugin, PROGRAM, NULL}, NULL);
+    expect_text("stderr", r.out[1], done);
+    if (strstr(r.out[1], "FAILED"))
+        fail_msg("%s", r.out[1]);
+    assert_int_equal(r.status, HELLO);
+    for (const char *at = r.out[1]; (at = strstr(at, " ok\n")); at++)
+        n++;
+    assert_in_range(n, checks[version], 99);
+    free_result(&r);
+}
+
+/* ---- end of the process -----------------------------------------------------------------------
+ */
+
+static void test_atexit(void **state)
+{
+    static const char *const ways[] = {"return", "quick", "segv", "fpe",     "ill",
+                                       "trap",   "abort", "term", "overflow"};
+    struct result r;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        run_emu(&r, (const char *const[]){"-plugin", "./args.so", "%/die", ways[i], NULL}, NULL);
+        const char *first = strstr(r.out[1], "args ends\n");
+        if (!first || strstr(first + 1, "args ends\n"))
+            fail_msg("die %s: atexit did not run once:\n%s", ways[i], r.out[1]);
+        free_result(&r);
+    }
+}
+
+static void test_reset(void **state)
+{
+    struct result r;
+
+    (void)state;
+    run_emu(&r, (const char *const[]){"-d", "plugin", "-plugin", "libreset.so", PROGRAM, NULL},
+            NULL);
+    expect_text("stderr", r.out[1], "reset done\nuninstall done\nand on stderr\n");
+    assert_null(strstr(r.out[1], "plugin exit"));
+    assert_int_equal(r.status, HELLO);
+    free_result(&r);
+}
+
+/* Callbacks that change all they may change nothing for the guest. */
+static void test_clobber(void **state)
+{
+    static const char *const plugins[] = {"./clobber.so", "./clobberfull.so"};
+    static const char *const guests[] = {"addressing", "avx", "branches", "calls", "integer",
+                                         "riprel",     "sse", "strings",  "x87"};
+    struct result native, r;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(guests) * 2; i++) {
+        char path[MAX_PATH], guest[64];
+        const char *name = guests[i / 2];
+        snprintf(path, sizeof path, "%s/%s", guest_dir, name);
+        snprintf(guest, sizeof guest, "%%/%s", name);
+        run_command(&native, (char *[]){path, NULL}, (char *[]){NULL}, plugin_dir, NULL, 60);
+        run_emu(&r, (const char *const[]){"-plugin", plugins[i % 2], guest, NULL}, NULL);
+        if (r.status != native.status || strcmp(r.out[0], native.out[0]))
+            fail_msg("%s under %s: status %d, native %d\n%s", name, plugins[i % 2], r.status,
+                     native.status, r.out[1]);
+        free_result(&native);
+        free_result(&r);
+    }
+}
+
+/* ---- bundled plugins ---------------------------------------------------------------------- */
+
+/* The number that follows the text; fails if there is none. */
+static uint64_t number_after(const char *text, const char *label)
+{
+    uint64_t n;
+    const char *at = strstr(text, label);
+    if (!at || sscanf(at + strlen(label), " %" SCNu64, &n) != 1)
+        fail_msg("no number after '%s' in\n%s", label, text);
+    return n;
+}
+
+/* Plugins that count the same thing in one run in different ways. */
+static void test_agreement(void **state)
+{
+    struct result r;
+
+    (void)state;
+    run_emu(&r,
+            (const char *const[]){"-d", "plugin", "-plugin", "libinsn.so", "-plugin",
+                                  "libbb.so,inline=on", "-plugin", "libhowvec.so,count=class",
+                                  "-plugin", "libcache.so", "-plugin", "libmem.so,inline=on",
+                                  "-plugin", "libinline.so", PROGRAM, NULL},
+            NULL);
+    assert_int_equal(r.status, HELLO);
+    uint64_t insns = number_after(r.out[1], "total insns:");
+    assert_in_range(insns, 1000, 10000000);
+    assert_int_equal(number_after(strstr(r.out[1], "Total: bb's"), "insns:"), insns);
+    assert_int_equal(number_after(r.out[1], "Unclassified            \t("), insns);
+    assert_int_equal(number_after(r.out[1], "\ninsn:"), insns);
+    uint64_t accesses = number_after(r.out[1], "mem accesses:");
+    assert_int_equal(number_after(r.out[1], "imiss rate\n0       "), accesses);
+    assert_int_equal(number_after(r.out[1], "\nmem:"), accesses);
+    free_result(&r);
+}
+
+/* One line per instruction, with a register's value where it changed. */
+static void test_execlog(void **state)
+{
+    struct result r;
+    uint64_t lines = 0;
+
+    (void)state;
+    run_emu(&r,
+            (const char *const[]){"-d", "plugin", "-plugin", "libexeclog.so,reg=rs[px]", "-plugin",
+                                  "libinsn.so", "%/hello-static", NULL},
+            NULL);
+    assert_int_equal(r.status, HELLO);
+    uint64_t insns = number_after(r.out[1], "total insns:");
+    expect_text("stderr", r.out[1], "\"pushq ");
+    expect_text("stderr", r.out[1], ", store, 0x");
+    expect_text("stderr", r.out[1], ", rsp -> 0x00007");
+    assert_null(strstr(r.out[1], "rip ->"));
+    for (const char *at = r.out[1]; (at = strstr(at, "0, 0x")); at++)
+        lines += at == r.out[1] || at[-1] == '\n';
+    assert_int_equal(lines, insns);
+    free_result(&r);
+}
+
+static void test_syscall_plugin(void **state)
+{
+    struct result r;
+
+    (void)state;
+    run_emu(&r, (const char *const[]){"-d", "plugin", "-plugin", "libsyscall.so", PROGRAM, NULL},
+            NULL);
+    expect_text("stderr", r.out[1], "syscall no.  calls  errors\n");
+    expect_text("stderr", r.out[1], "\n1            2      0\n"); /* write */
+    expect_text("stderr", r.out[1], "\n231          1      0\n"); /* exit_group */
+    free_result(&r);
+    run_emu(&r,
+            (const char *const[]){"-d", "plugin", "-plugin", "libsyscall.so,print=on,log_writes=on",
+                                  PROGRAM, NULL},
+            NULL);
+    expect_text("stderr", r.out[1], "syscall #1\n");
+    expect_text("stderr", r.out[1], "| and on stderr.\n");
+    expect_text("stderr", r.out[1], "syscall #1 returned -> 14\n");
+    free_result(&r);
+}
+
+static void test_traps(void **state)
+{
+    static const struct {
+        const char *how, *row;
+    } ways[] = {{"ill", "\n0, 0, 1, 0\n"},
+                {"trap", "\n0, 0, 1, 0\n"},
+                {"fpe", "\n0, 0, 1, 0\n"},
+                {"segv", "\n0, 0, 0, 0\n"}};
+    struct result r;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        run_emu(&r,
+                (const char *const[]){"-d", "plugin", "-plugin", "libtraps.so", "%/die",
+                                      ways[i].how, NULL},
+                NULL);
+        expect_text(ways[i].how, r.out[1], ways[i].row);
+        free_result(&r);
+    }
+}
+
+static void test_stoptrigger(void **state)
+{
+    struct result r;
+
+    (void)state;
+    run_emu(&r,
+            (const char *const[]){"-d", "plugin", "-plugin", "libstoptrigger.so,icount=1000:5",
+                                  "-plugin", "libinsn.so,inline=on", PROGRAM, NULL},
+            NULL);
+    assert_int_equal(r.status, 5 << 8);
+    expect_text("stderr", r.out[1], "icount reached by vCPU 0, exiting\n");
+    assert_int_equal(number_after(r.out[1], "total insns:"), 1001);
+    free_result(&r);
+}
+
+static void test_bbv(void **state)
+{
+    struct result r;
+    uint64_t index, n, sum = 0;
+    int used, lines = 0;
+
+    (void)state;
+    run_emu(&r,
+            (const char *const[]){"-d", "plugin", "-plugin", "libbbv.so,outfile=v,interval=10000",
+                                  "-plugin", "libinsn.so", PROGRAM, NULL},
+            NULL);
+    char *vectors = read_command("cat '%s'/v.0.bb", plugin_dir);
+    for (const char *at = vectors; *at; at += used)
+        if (used = 0, sscanf(at, ":%" SCNu64 ":%" SCNu64 "%n", &index, &n, &used) == 2) {
+            sum += n;
+        } else {
+            lines += *at == 'T';
+            used = 1;
+        }
+    uint64_t insns = number_after(r.out[1], "total insns:");
+    assert_int_equal(lines, insns / 10000);
+    assert_in_range(sum, 10000 * (uint64_t)lines, insns);
+    free(vectors);
+    free_result(&r);
+}
+
+/* ---- symbols ------------------------------------------------------------------------------------
+ */
+
+/* symbols.map, the header and what emu exports name the same functions. */
+static void test_symbols(void **state)
+{
+    char *map = read_command("grep -o 'qemu_plugin_[a-z0-9_]*' %s | LC_ALL=C sort", "symbols.map");
+    char *header = read_command("grep -o 'qemu_plugin_[a-z0-9_]*(' %s | tr -d '(' | "
+                                "grep -v -e _install$ -e _scoreboard_u64 | LC_ALL=C sort -u",
+                                "plugin.h");
+    char *exported = read_command("nm -D --defined-only '%s' | sed -n 's/.* T qemu_/qemu_/p' | "
+                                  "LC_ALL=C sort",
+                                  emu_path);
+
+    (void)state;
+    assert_string_equal(map, header);
+    assert_string_equal(map, exported);
+    free(map);
+    free(header);
+    free(exported);
+}
+
+/* The header serves C and C++, every version, by either of its names. */
+static void test_header(void **state)
+{
+    char command[512];
+
+    (void)state;
+    for (int version = 0; version <= 7; version++) {
+        snprintf(command, sizeof command,
+                 "for l in c c++; do for h in qemu-plugin.h plugins/qemu-plugin.h; do "
+                 "command -v c++ >/dev/null || [ $l = c ] || continue; echo \"#include <$h>\" | "
+                 "${CC:-cc} -x $l -Wall -Wextra -Werror -I. -Iplugins -fsyntax-only "
+                 "-DEMU_PLUGIN_API_VERSION=%d - || exit 1; done; done",
+                 version);
+        assert_int_equal(system(command), 0);
+    }
+    assert_int_not_equal(system("echo '#include <qemu-plugin.h>' | ${CC:-cc} -x c -Iplugins "
+                                "-fsyntax-only -DEMU_PLUGIN_API_VERSION=8 - 2>/dev/null"),
+                         0);
+}
+
+/* ---- drcov
+ * ------------------------------------------------------------------------------------------ */
+
+struct trace {
+    char *text;
+    size_t size;
+    unsigned n_modules, n_blocks;
+    struct {
+        uint64_t base, end, entry;
+        char path[MAX_PATH];
+    } module[16];
+    const uint8_t *blocks;
+};
+
+static unsigned block_start(const struct trace *t, unsigned i)
+{
+    uint32_t start;
+    memcpy(&start, t->blocks + 8 * i, 4);
+    return start;
+}
+
+static unsigned block_field(const struct trace *t, unsigned i, unsigned at)
+{
+    uint16_t value;
+    memcpy(&value, t->blocks + 8 * i + at, 2);
+    return value;
+}
+#define block_size(t, i)   block_field(t, i, 4)
+#define block_module(t, i) block_field(t, i, 6)
+
+/* Reads a drcov file as strictly as its strictest consumers do. */
+static void read_trace(struct trace *t, const char *name)
+{
+    static const char head[] = "DRCOV VERSION: 2\nDRCOV FLAVOR: drcov-64\n"
+                               "Module Table: version 2, count ";
+    char path[MAX_PATH];
+    unsigned id;
+    int n;
+
+    snprintf(path, sizeof path, "%s/%s", plugin_dir, name);
+    int fd = open(path, O_RDONLY);
+    assert_true(fd >= 0);
+    read_whole(fd, &t->text, &t->size);
+    unlink(path);
+    assert_memory_equal(t->text, head, sizeof head - 1);
+    char *at = t->text + sizeof head - 1;
+    assert_int_equal(sscanf(at, "%u\nColumns: id, base, end, entry, path\n%n", &t->n_modules, &n),
+                     1);
+    assert_in_range(t->n_modules, 1, COUNT(t->module));
+    at += n;
+    for (unsigned i = 0; i < t->n_modules; i++, at = strchr(at, '\n') + 1) {
+        assert_int_equal(sscanf(at, "%u, 0x%" SCNx64 ", 0x%" SCNx64 ", 0x%" SCNx64 ", %[^\n]", &id,
+                                &t->module[i].base, &t->module[i].end, &t->module[i].entry,
+                                t->module[i].path),
+                         5);
+        assert_int_equal(id, i);
+        assert_true(t->module[i].base < t->module[i].end);
+    }
+    assert_int_equal(sscanf(at, "BB Table: %u bbs%n", &t->n_blocks, &n), 1);
+    t->blocks = (const uint8_t *)at + n + 1;
+    assert_ptr_equal(t->blocks + 8 * t->n_blocks, t->text + t->size);
+}
+
+static int compare_entries(const void *a, const void *b)
+{
+    return memcmp(a, b, 8);
+}
+
+/* Blocks lie in their module, and no entry comes twice. */
+static void check_blocks(struct trace *t)
+{
+    for (unsigned i = 0; i < t->n_blocks; i++) {
+        unsigned module = block_module(t, i);
+        assert_true(module < t->n_modules && block_size(t, i));
+        assert_true(block_start(t, i) + block_size(t, i) <=
+                    t->module[module].end - t->module[module].base);
+    }
+    uint8_t *sorted = malloc(8 * t->n_blocks);
+    assert_non_null(sorted);
+    memcpy(sorted, t->blocks, 8 * t->n_blocks);
+    qsort(sorted, t->n_blocks, 8, compare_entries);
+    for (unsigned i = 1; i < t->n_blocks; i++)
+        assert_memory_not_equal(sorted + 8 * i - 8, sorted + 8 * i, 8);
+    free(sorted);
+}
+
+/* Number of the module whose path ends so. */
+static unsigned find_module(const struct trace *t, const char *tail)
+{
+    for (unsigned i = 0; i < t->n_modules; i++) {
+        size_t len = strlen(t->module[i].path), n = strlen(tail);
+        if (len >= n && !strcmp(t->module[i].path + len - n, tail))
+            return i;
+    }
+    fail_msg("no module %s", tail);
+    return 0;
+}
+
+static bool covers(const struct trace *t, unsigned module, uint64_t offset)
+{
+    for (unsigned i = 0; i < t->n_blocks; i++)
+        if (block_module(t, i) == module && offset >= block_start(t, i) &&
+            offset < block_start(t, i) + block_size(t, i))
+            return true;
+    return false;
+}
+
+/* Offset of a function in a file whose first segment starts at address 0. */
+static uint64_t find_function(const char *file, const char *function)
+{
+    char format[256];
+    snprintf(format, sizeof format, "nm '%%s' | sed -n 's/ T %s$//p'", function);
+    char *text = read_command(format, file);
+    uint64_t offset = strtoull(text, NULL, 16);
+    assert_true(offset);
+    free(text);
+    return offset;
+}
+
+static void test_drcov(void **state)
+{
+    struct trace t = {0};
+    struct result r;
+
+    (void)state;
+    run_emu(&r, (const char *const[]){"-plugin", "libdrcov.so,filename=t.%p.drcov", "%/load", NULL},
+            NULL);
+    assert_int_equal(r.status, 0);
+    free_result(&r);
+    char *name = read_command("cd '%s' && ls t.*.drcov", plugin_dir);
+    name[strcspn(name, "\n")] = 0;
+    read_trace(&t, name);
+    check_blocks(&t);
+    unsigned program = find_module(&t, "/load"), library = find_module(&t, "/libanswer.so");
+    find_module(&t, "libc.so.6");
+    assert_true(covers(&t, program, find_function(t.module[program].path, "main")));
+    assert_true(covers(&t, library, find_function(t.module[library].path, "answer")));
+    free(name);
+    free(t.text);
+}
+
+/* Every instruction that execlog saw is covered, and every block starts at one of them. */
+static void test_drcov_complete(void **state)
+{
+    struct trace t = {0};
+    struct result r;
+
+    (void)state;
+    run_emu(&r,
+            (const char *const[]){"-d", "plugin", "-plugin", "libexeclog.so", "-plugin",
+                                  "libdrcov.so,filename=c.drcov", "%/hello-static", NULL},
+            NULL);
+    assert_int_equal(r.status, HELLO);
+    read_trace(&t, "c.drcov");
+    check_blocks(&t);
+    assert_int_equal(t.n_modules, 1);
+    bool *seen = calloc(t.module[0].end - t.module[0].base, 1);
+    assert_non_null(seen);
+    for (char *line = strtok(r.out[1], "\n"); line; line = strtok(NULL, "\n")) {
+        uint64_t pc;
+        if (sscanf(line, "0, 0x%" SCNx64 ",", &pc) == 1 && pc - t.module[0].base < t.module[0].end)
+            seen[pc - t.module[0].base] = true;
+    }
+    for (unsigned i = 0; i < t.n_blocks; i++)
+        assert_true(seen[block_start(&t, i)]);
+    for (unsigned i = 0; i < t.n_blocks; i++)
+        memset(seen + block_start(&t, i), 0, block_size(&t, i));
+    assert_null(memchr(seen, true, t.module[0].end - t.module[0].base));
+    free(seen);
+    free(t.text);
+    free_result(&r);
+}
+
+/* A fork child writes a file of its own. */
+static void test_drcov_fork(void **state)
+{
+    struct trace t = {0};
+    struct result r;
+
+    (void)state;
+    run_emu(&r,
+            (const char *const[]){"-plugin", "libdrcov.so,filename=f.drcov", "%/processes", NULL},
+            NULL);
+    assert_int_equal(r.status, 0);
+    free_result(&r);
+    read_trace(&t, "f.drcov");
+    check_blocks(&t);
+    free(t.text);
+    char *names = read_command("cd '%s' && ls f.drcov.*", plugin_dir);
+    assert_null(strstr(names, "tmp"));
+    for (char *name = strtok(names, "\n"); name; name = strtok(NULL, "\n")) {
+        read_trace(&t, name);
+        check_blocks(&t);
+        free(t.text);
+    }
+    free(names);
+}
+
+int main(void)
+{
+    struct CMUnitTest tests[COUNT(rows) + 32] = {{0}};
+    size_t n = 0;
+
+    locate_emu();
+    for (size_t i = 0; i < COUNT(rows); i++)
+        tests[n++] =
+            (struct CMUnitTest){rows[i].name, test_row, NULL, NULL, (void *)(uintptr_t)&rows[i]};
+    for (intptr_t version = 0; version <= 7; version++)
+        tests[n++] = (struct CMUnitTest){"API version", test_version, NULL, NULL, (void *)version};
+    static const struct {
+        const char *name;
+        CMUnitTestFunction function;
+    } others[] = {
+        {"effects", test_effects},
+        {"GLib", test_glib},
+        {"atexit", test_atexit},
+        {"reset", test_reset},
+        {"clobber", test_clobber},
+        {"agreement", test_agreement},
+        {"execlog", test_execlog},
+        {"syscall", test_syscall_plugin},
+        {"traps", test_traps},
+        {"stoptrigger", test_stoptrigger},
+        {"bbv", test_bbv},
+        {"symbols", test_symbols},
+        {"header", test_header},
+        {"drcov", test_drcov},
+        {"drcov complete", test_drcov_complete},
+        {"drcov fork", test_drcov_fork},
+    };
+    for (size_t i = 0; i < COUNT(others); i++)
+        tests[n++] = (struct CMUnitTest){others[i].name, others[i].function, NULL, NULL, NULL};
+    return _cmocka_run_group_tests("plugin", tests, n, compile_plugins, NULL);
+}
