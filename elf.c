@@ -17,6 +17,8 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define GUEST_MACHINE  EM_X86_64
@@ -93,6 +95,19 @@ static bool read_at(int fd, void *buf, size_t len, uint64_t offset)
 {
     return len <= SSIZE_MAX && offset <= INT64_MAX &&
            pread(fd, buf, len, (off_t)offset) == (ssize_t)len;
+}
+
+/* A part of a file in new memory; NULL if it is not there. */
+static void *read_part(const struct elf *elf, uint64_t offset, uint64_t len)
+{
+    if (!len || offset > elf->size || len > elf->size - offset)
+        return NULL;
+    void *part = malloc(len);
+    if (part && !read_at(elf->fd, part, len, offset)) {
+        free(part);
+        return NULL;
+    }
+    return part;
 }
 
 static void check_header(const struct elf *elf)
@@ -392,10 +407,11 @@ static char **script_argv(char **argv, const char *script, char *interp, char *a
     return list;
 }
 
-/* Follows "#!" lines from file to an ELF file; returns its name and replaces *argv. */
-static const char *resolve_script(const char *file, char ***argv)
+/* Follows "#!" lines from file to an ELF file; returns its name and replaces *argv. name: what the
+ * first interpreter is told to open. */
+static const char *resolve_script(const char *file, const char *name, char ***argv)
 {
-    const char *path = file, *name = file, *wanted_by = NULL;
+    const char *path = file, *wanted_by = NULL;
 
     for (int depth = 0;; depth++) {
         char line[SCRIPT_LINE + 1] = {0}, *interp, *arg;
@@ -417,6 +433,80 @@ static const char *resolve_script(const char *file, char ***argv)
         name = (*argv)[0];
         path = find_in_prefix(name);
     }
+}
+
+/* ---- before execve --------------------------------------------------------------------------- */
+
+/* The kernel's own conditions: a file that fails them is none that execve would load as ELF. */
+static bool is_guest_header(const Elf64_Ehdr *head)
+{
+    return !memcmp(head->e_ident, ELFMAG, SELFMAG) && head->e_ident[EI_CLASS] == ELFCLASS64 &&
+           head->e_machine == GUEST_MACHINE &&
+           (head->e_type == ET_EXEC || head->e_type == ET_DYN) &&
+           head->e_phentsize == sizeof(Elf64_Phdr) && head->e_phnum &&
+           head->e_phnum * sizeof(Elf64_Phdr) <= HEADERS_MAX;
+}
+
+/* True if the interpreter that a segment names can be executed. */
+static bool has_interpreter(const struct elf *elf, const Elf64_Phdr *ph)
+{
+    char *name = ph->p_filesz <= PATH_MAX ? read_part(elf, ph->p_offset, ph->p_filesz) : NULL;
+    bool found = name && !name[ph->p_filesz - 1] && access(find_in_prefix(name), X_OK) == 0;
+
+    free(name);
+    return found;
+}
+
+/* True for an ELF file that execve would not refuse. */
+static bool is_guest_program(struct elf *elf)
+{
+    size_t size = sizeof(Elf64_Phdr);
+    bool fine = false;
+
+    if (!read_at(elf->fd, &elf->head, sizeof elf->head, 0) || !is_guest_header(&elf->head))
+        return false;
+    elf->ph = read_part(elf, elf->head.e_phoff, elf->head.e_phnum * size);
+    fine = elf->ph != NULL;
+    for (int i = 0; fine && i < elf->head.e_phnum; i++)
+        fine = elf->ph[i].p_type != PT_INTERP || has_interpreter(elf, &elf->ph[i]);
+    free(elf->ph);
+    return fine;
+}
+
+/* File capabilities count only where the bits do not say everything. */
+static bool is_privileged(int fd, const struct stat *st)
+{
+    return st->st_mode & S_ISUID || (st->st_mode & S_ISGID && st->st_mode & S_IXGRP) ||
+           fgetxattr(fd, "security.capability", NULL, 0) > 0;
+}
+
+static enum elf_verdict examine_file(int fd, int depth)
+{
+    char line[SCRIPT_LINE + 1] = {0}, *interp, *arg;
+    struct elf elf = {.fd = fd};
+    struct stat st;
+
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || pread(fd, line, SCRIPT_LINE, 0) < 0)
+        return ELF_FOREIGN;
+    elf.size = (uint64_t)st.st_size;
+    if (line[0] != '#' || line[1] != '!') {
+        if (is_privileged(fd, &st))
+            return ELF_PRIVILEGED;
+        return is_guest_program(&elf) ? ELF_RUNS : ELF_FOREIGN;
+    }
+    if (depth == SCRIPT_DEPTH || !parse_script(line, &interp, &arg))
+        return ELF_FOREIGN;
+    int next = open(find_in_prefix(interp), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool allowed = next >= 0 && access(find_in_prefix(interp), X_OK) == 0;
+    enum elf_verdict verdict = allowed ? examine_file(next, depth + 1) : ELF_FOREIGN;
+    if (next >= 0)
+        close(next);
+    return verdict == ELF_RUNS ? ELF_SCRIPT : verdict;
+}
+
+enum elf_verdict elf_examine(int fd)
+{
+    return examine_file(fd, 0);
 }
 
 /* ---- the stack ------------------------------------------------------------------------------- */
@@ -622,19 +712,6 @@ static size_t module_count;
 static unsigned modules_generation;
 static pthread_mutex_t symbol_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* A part of a file in new memory; NULL if it is not there. */
-static void *read_part(const struct elf *elf, uint64_t offset, uint64_t len)
-{
-    if (!len || offset > elf->size || len > elf->size - offset)
-        return NULL;
-    void *part = malloc(len);
-    if (part && !read_at(elf->fd, part, len, offset)) {
-        free(part);
-        return NULL;
-    }
-    return part;
-}
-
 static int compare_symbols(const void *a, const void *b)
 {
     const struct symbol *x = a, *y = b;
@@ -812,19 +889,28 @@ const char *elf_symbol(uint64_t addr, uint64_t *offset)
 
 /* ---- loading --------------------------------------------------------------------------------- */
 
-static void note_code_range(const struct elf *elf)
+static uint64_t greater(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* As the kernel: data is the last segment, wherever it begins and however it is protected. */
+static void note_ranges(const struct elf *elf)
 {
     image.start_code = UINT64_MAX;
     for (int i = 0; i < elf->head.e_phnum; i++) {
         const Elf64_Phdr *ph = &elf->ph[i];
         uint64_t start = ph->p_vaddr + elf->bias;
 
-        if (ph->p_type != PT_LOAD || !(ph->p_flags & PF_X))
+        if (ph->p_type != PT_LOAD)
+            continue;
+        image.start_data = greater(image.start_data, start);
+        image.end_data = greater(image.end_data, start + ph->p_filesz);
+        if (!(ph->p_flags & PF_X))
             continue;
         if (start < image.start_code)
             image.start_code = start;
-        if (start + ph->p_filesz > image.end_code)
-            image.end_code = start + ph->p_filesz;
+        image.end_code = greater(image.end_code, start + ph->p_filesz);
     }
     if (image.start_code == UINT64_MAX)
         image.start_code = image.end_code = 0;
@@ -852,20 +938,70 @@ static void log_pages(void)
                    vma.prot & PROT_EXEC ? 'x' : '-');
 }
 
+static const char *fd_path(int fd)
+{
+    char *path;
+
+    if (asprintf(&path, "/proc/self/fd/%d", fd) < 0)
+        die("out of memory");
+    return path;
+}
+
+/* The name is the kernel's. A file that has lost it stays open. */
+static void name_image(int fd)
+{
+    static char path[PATH_MAX + 1];
+    struct stat named, opened;
+    ssize_t len = readlink(fd_path(fd), path, sizeof path - 1);
+
+    if (len < 0 || fstat(fd, &opened) < 0)
+        die("cannot find out what the program is called: %s", strerror(errno));
+    path[len] = '\0';
+    image.path = image.file = path;
+    if (stat(path, &named) < 0 || named.st_ino != opened.st_ino || named.st_dev != opened.st_dev)
+        image.file = fd_path(move_fd_high(dup(fd)));
+}
+
+/* Tells the kernel where the program's code, stack, arguments, environment and auxiliary vector
+ * are, so that /proc and core dumps describe the guest, to others too. A kernel built without
+ * checkpoints does not listen: then they describe emu. */
+static void show_image(void)
+{
+    uint64_t brk = (uint64_t)syscall(SYS_brk, 0);
+    struct prctl_mm_map map = {
+        .start_code = image.start_code,
+        .end_code = image.end_code,
+        .start_data = image.start_data,
+        .end_data = image.end_data,
+        .start_brk = brk, /* emu's own heap goes on growing from here */
+        .brk = brk,
+        .start_stack = image.sp,
+        .arg_start = image.arg_start,
+        .arg_end = image.arg_end,
+        .env_start = image.env_start,
+        .env_end = image.env_end,
+        .auxv = (void *)image.auxv,
+        .auxv_size = (uint32_t)image.auxv_size,
+        .exe_fd = UINT32_MAX,
+    };
+
+    prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof map, 0);
+}
+
 void elf_load(const char *file, char **argv, char **envp)
 {
     struct elf program, interp;
-    const char *slash = strrchr(file, '/');
+    const char *slash = strrchr(file, '/'), *path = file;
 
+    if (opt.program_fd >= 0)
+        path = fd_path(opt.program_fd);
     if (opt.argv0)
         argv[0] = (char *)opt.argv0;
-    program = open_elf(resolve_script(file, &argv), NULL);
-    image.path = realpath(program.path, NULL);
-    if (!image.path)
-        die("%s: %s", program.path, strerror(errno));
+    program = open_elf(resolve_script(path, file, &argv), NULL);
+    name_image(program.fd);
     map_elf(&program);
     bool has_interp = map_interpreter(&program, &interp);
-    note_code_range(&program);
+    note_ranges(&program);
     image.entry_code =
         has_interp ? interp.head.e_entry + interp.bias : program.head.e_entry + program.bias;
     image.brk = program.head.e_type == ET_EXEC ? program.high : 0;
@@ -873,6 +1009,9 @@ void elf_load(const char *file, char **argv, char **envp)
     add_vdso();
     build_stack(&program, has_interp ? interp.bias : 0, file, argv, envp);
     close_elf(&program);
+    if (opt.program_fd >= 0)
+        close(opt.program_fd);
+    show_image();
     prctl(PR_SET_NAME, slash ? slash + 1 : file); /* as execve: /proc/self/comm */
     if (opt.log & LOG_PAGE)
         log_pages();

@@ -18,13 +18,17 @@
 #define MIN_TB_SIZE     (64ull << 10)
 #define MAX_TB_SIZE     (LOW_CACHE_END - LOW_CACHE)
 
-struct options opt = {.tb_size = DEFAULT_TB_SIZE};
+struct options opt = {.tb_size = DEFAULT_TB_SIZE, .program_fd = -1};
 
 static const char *log_file; /* -D; NULL: stderr */
 static int log_fd = STDERR_FILENO;
 
 static const char *disas_path; /* -disas; NULL: run a program */
 static enum disas_syntax disas_form = DISAS_ATT;
+
+/* Variables of the guest that emu itself must not have. */
+static const char **guest_variables;
+static size_t n_guest_variables;
 
 /* ---- messages ---- */
 
@@ -115,8 +119,7 @@ static bool add_log_item(const char *item)
     return known;
 }
 
-/* A number that guests do not meet: their descriptors start at 3 as they do natively. */
-static int move_fd_high(int fd)
+int move_fd_high(int fd)
 {
     struct rlimit limit;
     int lowest = 1000;
@@ -148,7 +151,10 @@ static void open_log(void)
         return;
     if (log_file) {
         expand_log_name(path, sizeof path);
-        fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
+        /* What programs before this one have logged there stays. */
+        int fresh = opt.execs ? 0 : O_TRUNC;
+
+        fd = open(path, O_WRONLY | O_CREAT | fresh | O_APPEND | O_CLOEXEC, 0666);
         if (fd < 0)
             die("cannot open log file '%s': %s", path, strerror(errno));
     }
@@ -157,6 +163,17 @@ static void open_log(void)
         log_fd = fd;
     else if (fd != STDERR_FILENO)
         close(fd);
+}
+
+/* ---- lists of words, NULL at the end ---- */
+
+static void add_word(const char ***list, size_t *n, const char *word)
+{
+    *list = realloc(*list, (*n + 2) * sizeof **list);
+    if (!*list)
+        die("out of memory");
+    (*list)[(*n)++] = word;
+    (*list)[*n] = NULL;
 }
 
 /* ---- one handler per option ---- */
@@ -273,6 +290,28 @@ static void handle_arg_tb_size(const char *arg)
     opt.tb_size = size < MAX_TB_SIZE ? size : MAX_TB_SIZE;
 }
 
+static void handle_arg_follow_exec(const char *arg)
+{
+    (void)arg;
+    opt.follow_exec = true;
+}
+
+/* EXECS:FD:DIRECTORY, from the emu that this one follows (linux_exec.c). */
+static void handle_arg_execed(const char *arg)
+{
+    int dir;
+
+    if (sscanf(arg, "%u:%d:%n", &opt.execs, &opt.program_fd, &dir) != 2)
+        die("option 'execed' is for emu itself");
+    opt.start_dir = arg + dir;
+    fcntl(opt.program_fd, F_SETFD, FD_CLOEXEC);
+}
+
+static void handle_arg_execed_variable(const char *arg)
+{
+    add_word(&guest_variables, &n_guest_variables, arg);
+}
+
 static void handle_arg_strace(const char *arg)
 {
     (void)arg;
@@ -354,6 +393,10 @@ static const struct option options[] = {
     {"tb-size",  "TB_SIZE",    handle_arg_tb_size,    "size[K|M]",
      "set the size of the code cache in MiB"},
     {"strace",   "STRACE",     handle_arg_strace,     NULL,          "log system calls"},
+    {"follow-exec", "FOLLOW_EXEC", handle_arg_follow_exec, NULL,
+     "run programs started by execve under emu too"},
+    {"execed",   NULL,         handle_arg_execed,     "state",       NULL},
+    {"execed-variable", NULL,  handle_arg_execed_variable, "var=value", NULL},
     {"plugin",   "PLUGIN",     handle_arg_plugin,     "file[,name=value...]",
      "load a plugin (may be repeated)"},
     {"disas",    NULL,         handle_arg_disas,      "file",
@@ -401,6 +444,33 @@ static const struct option *find_option(const char *name)
     die("unknown option '%s'", name);
 }
 
+/* Options that programs which are followed must not get again: they inherit what these did. */
+static bool is_for_one_program(const struct option *o)
+{
+    static void (*const handlers[])(const char *) = {handle_arg_set_env, handle_arg_unset_env,
+                                                     handle_arg_argv0, handle_arg_execed,
+                                                     handle_arg_execed_variable};
+
+    for (size_t i = 0; i < sizeof handlers / sizeof *handlers; i++)
+        if (o->handle == handlers[i])
+            return true;
+    return false;
+}
+
+static void take_option(const struct option *o, const char *value)
+{
+    o->handle(value);
+    if (is_for_one_program(o))
+        return;
+    char *word = malloc(strlen(o->name) + 2);
+    if (!word)
+        die("out of memory");
+    sprintf(word, "-%s", o->name);
+    add_word(&opt.words, &opt.n_words, word);
+    if (o->arg)
+        add_word(&opt.words, &opt.n_words, value);
+}
+
 static void read_option_variables(void)
 {
     static const char *const prefixes[] = {"EMU_", "QEMU_"};
@@ -415,7 +485,7 @@ static void read_option_variables(void)
             value = getenv(name);
         }
         if (value)
-            o->handle(value);
+            take_option(o, value);
     }
 }
 
@@ -432,7 +502,7 @@ static int parse_options(int argc, char **argv)
         const struct option *o = find_option(name[0] == '-' ? name + 1 : name);
         if (o->arg && i == argc)
             die("missing argument for option '%s'", o->name);
-        o->handle(o->arg ? argv[i++] : NULL);
+        take_option(o, o->arg ? argv[i++] : NULL);
     }
     return i;
 }
@@ -465,31 +535,95 @@ static int list_code(int argc, char **argv)
     return disas_file(disas_path, argc > 0 ? argv[0] : NULL, argc > 1 ? argv[1] : NULL, disas_form);
 }
 
+bool is_own_variable(const char *assignment)
+{
+    static const char *const prefixes[] = {"LD_", "GLIBC_TUNABLES=", "MALLOC_", "EMU_PLUGIN_PATH="};
+
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (!strncmp(assignment, prefixes[i], strlen(prefixes[i])))
+            return true;
+    return false;
+}
+
+/* The guest's environment. Behind an execve emu has its own variables again, and the guest those
+ * it gave, each in its place. */
+static char **make_environment(void)
+{
+    const char **guest = NULL;
+    size_t n = 0, n_held = 0;
+
+    for (char **variable = environ; *variable; variable++) {
+        bool own = is_own_variable(*variable);
+
+        if (own)
+            add_word(&opt.variables, &opt.n_variables, *variable);
+        if (!strcmp(*variable, HELD_VARIABLE) && n_held < n_guest_variables)
+            add_word(&guest, &n, guest_variables[n_held++]);
+        else if (!own || !opt.execs)
+            add_word(&guest, &n, *variable);
+    }
+    add_word(&guest, &n, NULL);
+    return (char **)guest;
+}
+
+/* Relative names in options mean the directory in which the first emu started. */
+static void use_files(void)
+{
+    int here = opt.execs ? open(".", O_PATH | O_CLOEXEC) : -1;
+
+    if (here >= 0 && chdir(opt.start_dir) < 0)
+        warn("cannot go to '%s' for the files that options name: %s", opt.start_dir,
+             strerror(errno));
+    open_log();
+    qemu_plugin_load_list();
+    if (here >= 0 && fchdir(here) < 0)
+        die("cannot go back to the program's directory: %s", strerror(errno));
+    if (here >= 0)
+        close(here);
+}
+
+/* What plugins can know of it. */
+static void set_plugin_variable(void)
+{
+    char execs[16];
+
+    snprintf(execs, sizeof execs, "%u", opt.execs);
+    setenv("EMU_EXECS", execs, 1);
+}
+
 static _Noreturn void run_program(char **argv)
 {
     const char *file = find_program(argv[0]);
+    char **envp = make_environment();
 
-    if (opt.argv0)
-        argv[0] = (char *)(uintptr_t)opt.argv0;
-    qemu_plugin_load_list();
+    if (!opt.start_dir)
+        opt.start_dir = getcwd(NULL, 0);
+    set_plugin_variable();
+    use_files();
     tb_init();
     signal_init();
-    elf_load(file, argv, environ);
+    elf_load(file, argv, envp);
 
     struct cpu *cpu = cpu_create();
     guest_set_start(cpu, image.entry_code, image.sp);
     cpu_loop(cpu);
 }
 
+/* Behind an execve the words say everything; variables are the guest's. */
+static bool is_execed(char **argv)
+{
+    return argv[0] && argv[1] && !strcmp(argv[1], "-execed");
+}
+
 int main(int argc, char **argv)
 {
-    read_option_variables();
+    if (!is_execed(argv))
+        read_option_variables();
     int first = parse_options(argc, argv);
 
     if (disas_path)
         return list_code(argc - first, argv + first);
     if (first >= argc)
         die("no user program specified");
-    open_log();
     run_program(argv + first);
 }

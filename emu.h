@@ -40,13 +40,30 @@ struct options {
     size_t stack_size;     /* guest main stack, bytes; 0: RLIMIT_STACK */
     const char *ld_prefix; /* -L: tried first for the interpreter and absolute paths; NULL: none */
     const char *argv0;     /* -0: guest argv[0]; NULL: the program's name as given */
+    bool follow_exec;      /* programs started by execve run under emu too */
+
+    /* How emu was called, for the programs it follows. */
+    const char **words;     /* the options that hold for them as well; NULL at the end */
+    const char **variables; /* of the environment: those that concern emu itself; likewise */
+    size_t n_words, n_variables;
+    const char *start_dir; /* where the first emu of the tree started: relative names mean that */
+    unsigned execs;        /* execve calls that led from the first emu to this one */
+    int program_fd;        /* open on the program; -1: it is opened by its name */
 };
 extern struct options opt;
+
+/* True for NAME=VALUE if it would change emu itself, and not only the guest, when emu is executed
+ * with it in its environment. */
+bool is_own_variable(const char *assignment);
+/* Stands for such a variable in the environment of an emu that follows. */
+#define HELD_VARIABLE "EMU_HELD="
 
 /* Prints "emu: TEXT\n" on stderr and exits with status 1. */
 _Noreturn void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Prints "emu: TEXT\n" on stderr. */
 void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Moves a descriptor to a number that guests do not meet: theirs start at 3 as they do natively. */
+int move_fd_high(int fd);
 /* Appends to the log (stderr or -D FILE), unbuffered; callers test opt.log themselves. */
 void log_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
@@ -54,9 +71,11 @@ void log_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* What the loader found out about the guest program. */
 struct image {
-    const char *path;    /* absolute, symlinks resolved: /proc/self/exe */
+    const char *path;    /* absolute, symlinks resolved: what /proc/self/exe says */
+    const char *file;    /* by which the file can be opened even if it has no name any more */
     uint64_t start_code; /* lowest address of an executable segment */
     uint64_t end_code;   /* highest end (vaddr + filesz) of an executable segment */
+    uint64_t start_data, end_data; /* of the last segment */
     uint64_t entry_code; /* where execution starts: the interpreter's entry if there is one */
     uint64_t brk;        /* page-aligned end of the program's data; 0: place it high */
     uint64_t stack_low;  /* main stack, mapped [stack_low, stack_high) */
@@ -72,6 +91,15 @@ extern struct image image;
 /* Loads FILE (ELF or #! script; looked up as given, no PATH search) with its interpreter and
  * builds the stack. argv and envp are the guest's. Dies with one line on anything wrong. */
 void elf_load(const char *file, char **argv, char **envp);
+
+enum elf_verdict {
+    ELF_RUNS,       /* elf_load would take it */
+    ELF_SCRIPT,     /* the same, for a #! script */
+    ELF_PRIVILEGED, /* executing it changes credentials, which only the kernel can do */
+    ELF_FOREIGN,    /* not a program for emu, or none at all: the kernel knows what to do */
+};
+/* What execve of the file open at fd would mean, for a #! script that of its interpreter. */
+enum elf_verdict elf_examine(int fd);
 
 /* Name of the function that holds addr, in any mapped module, or NULL. *offset (may be NULL) is
  * the distance from its start. The string lives until exit. Reads symbol tables on first use. */
@@ -632,6 +660,12 @@ bool clone_fork(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
 bool clone_vfork(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
 bool clone_clone(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
 bool clone_exit(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
+
+/* ---- linux_exec.c: bodies of execve and execveat
+ * ---------------------------------------------------- */
+
+bool exec_execve(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
+bool exec_execveat(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
 
 /* ---- linux_syscalls.c --------------------------------------------------------------------------
  */

@@ -146,35 +146,8 @@ static void print_smaps(FILE *out, const char *path)
         fclose(smaps);
 }
 
-/* Guest memory, which the program may have unmapped: then the file is empty, as the kernel's. */
-static void print_memory(FILE *out, uint64_t start, uint64_t end)
-{
-    char *copy = malloc(end - start);
-
-    if (copy && guest_copy(copy, (const void *)start, end - start))
-        fwrite(copy, 1, end - start, out);
-    free(copy);
-}
-
-static void print_cmdline(FILE *out, const char *path)
-{
-    (void)path;
-    print_memory(out, image.arg_start, image.arg_end);
-}
-
-static void print_environ(FILE *out, const char *path)
-{
-    (void)path;
-    print_memory(out, image.env_start, image.env_end);
-}
-
-static void print_auxv(FILE *out, const char *path)
-{
-    (void)path;
-    print_memory(out, image.auxv, image.auxv + image.auxv_size);
-}
-
-/* Fields of stat are counted as in proc(5), from 1; the third follows the name's bracket. */
+/* The heap is the one thing that the kernel was not told (elf.c): its own is emu's. Fields of stat
+ * are counted as in proc(5), from 1; the third follows the name's bracket. */
 static void print_stat(FILE *out, const char *path)
 {
     uint64_t heap_start, heap_end;
@@ -190,19 +163,11 @@ static void print_stat(FILE *out, const char *path)
     if (!p)
         return;
     mem_heap(&heap_start, &heap_end);
-    const struct {
-        int field;
-        uint64_t value;
-    } ours[] = {{26, image.start_code}, {27, image.end_code},  {28, image.sp},
-                {47, heap_start},       {48, image.arg_start}, {49, image.arg_end},
-                {50, image.env_start},  {51, image.env_end}};
-    size_t next = 0;
-
     fwrite(line, 1, (size_t)(p + 1 - line), out);
     p = strtok_r(p + 1, " \n", &field);
     for (int i = 3; p; i++, p = strtok_r(NULL, " \n", &field)) {
-        if (next < sizeof ours / sizeof *ours && ours[next].field == i)
-            fprintf(out, " %" PRIu64, ours[next++].value);
+        if (i == 47)
+            fprintf(out, " %" PRIu64, heap_start);
         else
             fprintf(out, " %s", p);
     }
@@ -213,8 +178,9 @@ static const struct {
     const char *name;
     print_file *print;
 } files[] = {
-    {"maps", print_maps},       {"smaps", print_smaps}, {"cmdline", print_cmdline},
-    {"environ", print_environ}, {"auxv", print_auxv},   {"stat", print_stat},
+    {"maps", print_maps},
+    {"smaps", print_smaps},
+    {"stat", print_stat},
 };
 
 static print_file *find_printer(const char *name)
@@ -257,7 +223,7 @@ static bool open_own(uint64_t path_at, uint64_t flags, int64_t *ret)
     if (!guest_copy_string(path, sizeof path, path_at) || !(name = own_proc_name(path)))
         return false;
     if (!strcmp(name, "exe") && !(flags & O_NOFOLLOW)) {
-        *ret = open(image.path, (int)flags);
+        *ret = open(image.file, (int)flags);
         if (*ret < 0)
             *ret = -errno;
         return true;

@@ -1,4 +1,4 @@
-/* linux_syscalls.c: one row per system call, and the bodies of those that make or end processes.
+/* linux_syscalls.c: one row per system call, and the bodies of the small ones.
  *
  * Guest and host are the same kernel's clients with the same addresses: a call is passed on as it
  * is unless the kernel must not see it raw, and then its row has a body. This file knows the
@@ -6,12 +6,10 @@
 #include "emu.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <sched.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -22,8 +20,6 @@
 #define X32_FIRST   512
 #define X32_LAST    547
 #define X32_BIT     0x40000000
-
-#define EMPTY_PATH  0x1000 /* AT_EMPTY_PATH */
 
 struct syscall_row {
     const char *name;
@@ -55,62 +51,6 @@ bool guest_copy_string(char *buf, size_t size, uint64_t addr)
         size -= part;
     }
     return false;
-}
-
-/* ---- execve: the new program runs natively ---- */
-
-/* True if execve is likely to succeed: after that there is no way back to report anything. */
-static bool looks_executable(int dirfd, const char *path, int flags)
-{
-    struct stat st;
-
-    if (flags & EMPTY_PATH && !*path)
-        return fstat(dirfd, &st) == 0 && S_ISREG(st.st_mode);
-    return fstatat(dirfd, path, &st, 0) == 0 && S_ISREG(st.st_mode) &&
-           faccessat(dirfd, path, X_OK, 0) == 0;
-}
-
-static int64_t exec_program(struct cpu *cpu, long nr, int dirfd, const char *path, int flags,
-                            const uint64_t *call)
-{
-    bool likely = looks_executable(dirfd, path, flags);
-    int64_t ret;
-
-    if (likely) {
-        if (!cpu->vfork_child) /* its memory is the parent's, which goes on */
-            qemu_plugin_atexit_cb();
-        signal_before_exec(cpu);
-    }
-    ret = host_syscall(nr, call);
-    if (likely) {
-        signal_after_exec(cpu);
-        plugin_exec_failed();
-    }
-    return ret;
-}
-
-static bool do_execve(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
-{
-    uint64_t call[6] = {arg[0], arg[1], arg[2]};
-    char path[PATH_MAX];
-
-    if (!guest_copy_string(path, sizeof path, arg[0]))
-        return false;
-    call[0] = (uint64_t)(proc_is_exe(path) ? image.path : path);
-    *ret = exec_program(cpu, SYS_execve, AT_FDCWD, (const char *)call[0], 0, call);
-    return true;
-}
-
-static bool do_execveat(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
-{
-    uint64_t call[6] = {arg[0], arg[1], arg[2], arg[3], arg[4]};
-    char path[PATH_MAX];
-
-    if (!guest_copy_string(path, sizeof path, arg[1]))
-        return false;
-    call[1] = (uint64_t)(proc_is_exe(path) ? image.path : path);
-    *ret = exec_program(cpu, SYS_execveat, (int)arg[0], (const char *)call[1], (int)arg[4], call);
-    return true;
 }
 
 /* ---- ending ---- */
@@ -214,6 +154,14 @@ static bool do_arch_prctl(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
     return true;
 }
 
+/* Parts of PR_SET_MM that would move emu's own heap or name its file; the rest describes the guest
+ * to the kernel, which elf.c has done before. */
+static bool is_emu_part(uint64_t part)
+{
+    return part == PR_SET_MM_START_BRK || part == PR_SET_MM_BRK || part == PR_SET_MM_EXE_FILE ||
+           part == PR_SET_MM_MAP;
+}
+
 static bool do_prctl(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
 {
     static const struct {
@@ -221,12 +169,15 @@ static bool do_prctl(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
     } refused[] = {
         {22, EINVAL}, /* PR_SET_SECCOMP: the filter would also judge emu's calls */
         {26, EINVAL}, /* PR_SET_TSC: emu may read the time stamp counter */
-        {35, EPERM},  /* PR_SET_MM: describes the memory of emu's process */
         {59, EINVAL}, /* PR_SET_SYSCALL_USER_DISPATCH: emu makes the guest's calls */
         {65, EINVAL}, /* PR_SET_MDWE: translations are writable code */
     };
 
     (void)cpu;
+    if (arg[0] == PR_SET_MM && is_emu_part(arg[1])) {
+        *ret = -EPERM;
+        return true;
+    }
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         if ((int)arg[0] == refused[i].option) {
             *ret = -refused[i].error;
@@ -299,7 +250,7 @@ static const struct syscall_row rows[] = {
     [56] = {"clone", "Cpppp", clone_clone},
     [57] = {"fork", "", clone_fork},
     [58] = {"vfork", "", clone_vfork},
-    [59] = {"execve", "sAp", do_execve},
+    [59] = {"execve", "sAp", exec_execve},
     [60] = {"exit", "d", clone_exit},
     [61] = {"wait4", "dpxp", NULL},
     [62] = {"kill", "dS", NULL},
@@ -562,7 +513,7 @@ static const struct syscall_row rows[] = {
     [319] = {"memfd_create", "sx", NULL},
     [320] = {"kexec_file_load", "ddusx", NULL},
     [321] = {"bpf", "dpu", NULL},
-    [322] = {"execveat", "fsApx", do_execveat},
+    [322] = {"execveat", "fsApx", exec_execveat},
     [323] = {"userfaultfd", "x", NULL},
     [324] = {"membarrier", "dxd", NULL},
     [325] = {"mlock2", "pux", NULL},
@@ -688,7 +639,7 @@ static void log_call(int nr, const uint64_t *arg, const int64_t *ret)
 static bool ends_here(const struct syscall_row *row)
 {
     return row && (row->body == clone_exit || row->body == do_exit_group ||
-                   row->body == do_execve || row->body == do_execveat);
+                   row->body == exec_execve || row->body == exec_execveat);
 }
 
 /* Everything that happens behind a call: log, callbacks, result. */

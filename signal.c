@@ -137,20 +137,6 @@ void signal_init(void)
     }
 }
 
-void signal_thread_init(struct cpu *cpu)
-{
-    struct signal_state *state = calloc(1, sizeof(*state));
-    void *stack =
-        mmap(NULL, HOST_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (!state || stack == MAP_FAILED)
-        die("out of memory for a thread's signal stack");
-    state->alt.ss_flags = SS_DISABLE;
-    state->host_stack = stack;
-    cpu->signals = state;
-    stack_t alt = {.ss_sp = stack, .ss_size = HOST_STACK};
-    sigaltstack(&alt, NULL);
-}
-
 static uint64_t get_host_mask(void)
 {
     uint64_t mask = 0;
@@ -162,6 +148,23 @@ static void set_host_mask(uint64_t mask)
 {
     mask &= ~SYNC_MASK;
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+}
+
+void signal_thread_init(struct cpu *cpu)
+{
+    uint64_t mask = get_host_mask();
+    struct signal_state *state = calloc(1, sizeof(*state));
+    void *stack =
+        mmap(NULL, HOST_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (!state || stack == MAP_FAILED)
+        die("out of memory for a thread's signal stack");
+    state->alt.ss_flags = SS_DISABLE;
+    state->host_stack = stack;
+    state->sync_mask = mask & SYNC_MASK; /* a program may be executed with them blocked */
+    set_host_mask(mask);
+    cpu->signals = state;
+    stack_t alt = {.ss_sp = stack, .ss_size = HOST_STACK};
+    sigaltstack(&alt, NULL);
 }
 
 /* The guest's mask, wherever it is. */

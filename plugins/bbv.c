@@ -1,9 +1,11 @@
 /* bbv.c: basic block vectors for SimPoint.
  *
- *   outfile=PREFIX   vCPU N writes PREFIX.N.bb (required)
+ *   outfile=PREFIX   vCPU N writes PREFIX.N.bb (required); in other processes than the first, and
+ *                    for %p, PREFIX holds the process id (process.h)
  *   interval=N       instructions per vector (default 100000000) */
 #include "map.h"
 #include "options.h"
+#include "process.h"
 
 #include <pthread.h>
 
@@ -24,13 +26,15 @@ static struct qemu_plugin_scoreboard *vcpus;
 static qemu_plugin_u64 vcpu_insns;
 static uint64_t interval = 100000000;
 static const char *prefix;
+static pid_t first_pid;
 static struct map blocks = {.record_size = sizeof(struct block)};
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void open_vector_file(struct vcpu *vcpu, unsigned index)
 {
-    char name[4096];
-    snprintf(name, sizeof name, "%s.%u.bb", prefix, index);
+    char start[4096], name[4128];
+    name_file(start, sizeof start, prefix, first_pid);
+    snprintf(name, sizeof name, "%s.%u.bb", start, index);
     vcpu->file = fopen(name, "we");
     if (!vcpu->file) {
         perror(name);
@@ -108,6 +112,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
         fprintf(stderr, "bbv: outfile is required\n");
         return -1;
     }
+    first_pid = getpid();
     vcpus = qemu_plugin_scoreboard_new(sizeof(struct vcpu));
     vcpu_insns = qemu_plugin_scoreboard_u64_in_struct(vcpus, struct vcpu, insns);
     qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans, NULL);

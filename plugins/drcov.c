@@ -1,7 +1,7 @@
 /* drcov.c: which basic blocks ran, as a DynamoRIO drcov file of version 2.
  *
- *   filename=PATH   where to (default file.drcov.trace); %p becomes the process id. Without %p a
- *                   fork child appends its id.
+ *   filename=PATH   where to (default file.drcov.trace); %p becomes the process id. Without %p
+ *                   processes other than the first append it (process.h)
  *   format=qemu     QEMU's form: one module, absolute addresses cut to 32 bits
  *   hits=on         appends a table of execution counts (few readers accept it)
  *
@@ -9,6 +9,7 @@
  * file's lowest mapping. A block marks itself by an inline store into its slot of a scoreboard. */
 #include "modules.h"
 #include "options.h"
+#include "process.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -194,24 +195,12 @@ static void write_coverage(FILE *out)
     free(counts);
 }
 
-/* The file's name in this process. */
-static void make_name(char *name, size_t size)
-{
-    const char *p = strstr(filename, "%p");
-    if (p)
-        snprintf(name, size, "%.*s%d%s", (int)(p - filename), filename, getpid(), p + 2);
-    else if (getpid() != first_pid)
-        snprintf(name, size, "%s.%d", filename, getpid());
-    else
-        snprintf(name, size, "%s", filename);
-}
-
 /* May be called more than once: a failed execve is not the end. */
 static void plugin_exit(void *userdata)
 {
     (void)userdata;
     char name[4096], temporary[4128];
-    make_name(name, sizeof name);
+    name_file(name, sizeof name, filename, first_pid);
     snprintf(temporary, sizeof temporary, "%s.%d.tmp", name, getpid());
     pthread_mutex_lock(&lock);
     if (!qemu_format)

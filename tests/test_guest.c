@@ -61,6 +61,7 @@ static const struct program programs[] = {
     {"segments",            0, {"segments"}},
     {"signals",             RACY, {"signals"}},
     {"processes",           RACY, {"processes"}},
+    {"execs",               RACY, {"execs"}},
     {"memory",              RACY, {"memory"}},
     {"threads",             RACY, {"threads"}},
     {"storm",               RACY, {"storm"}},
@@ -148,6 +149,21 @@ static const struct program programs[] = {
     {"cc1",      REAL | HEAVY, {"/usr/lib/gcc/x86_64-linux-gnu/*/cc1", "-quiet", "-O2", "program.c", "-o",
                         "-"}},
     {"gcc",      REAL | HEAVY, {"/usr/bin/gcc", "-O1", "-S", "-o", "-", "program.c"}},
+    {"make",     REAL | HEAVY, {"/usr/bin/bash", "-c",
+        "mkdir -p tree/sub; for i in 1 2 3; do echo \"int f$i(int x) { return x * $i; }\" "
+        "> tree/f$i.c; done; echo '#include <stdio.h>\nint f1(int), f2(int), f3(int); int main() "
+        "{ return printf(\"%d\\n\", f1(1) + f2(2) + f3(3)) + 30; }' > tree/sub/main.c; "
+        "printf 'all: program; ./$<\\nprogram: f1.o f2.o f3.o main.o; $(CC) -o $@ $^\\n"
+        "main.o: ; $(MAKE) -C sub ../$@\\n' > tree/Makefile; "
+        "printf '../main.o: main.c; $(CC) -c -o $@ $<\\n' > tree/sub/Makefile; "
+        "LANG=C make -B -j2 -C tree | sort; tree/program; echo $?"}},
+    {"git",      REAL, {"/usr/bin/bash", "-c",
+        "export GIT_AUTHOR_DATE='1700000000 +0000' GIT_COMMITTER_DATE='1700000000 +0000' "
+        "GIT_CONFIG_NOSYSTEM=1 GIT_PAGER=cat; rm -rf repository; git init -q -b main repository; "
+        "cd repository; git config user.name N; git config user.email e@x; cp ../data .; git add .; "
+        "git commit -q -m one; sed -i 5,9d data; git diff --stat; git commit -qam two; git gc -q; "
+        "git log --stat; git fsck --strict; git clone -q . ../cloned; git -C ../cloned show HEAD^ | "
+        "md5sum; rm -rf ../cloned"}},
     {"gcc-error", REAL, {"/usr/bin/gcc", "-fsyntax-only", "data"}},
     {"objdump",  REAL, {"/usr/bin/objdump", "-d", "/usr/bin/true"}},
     {"openssl",  REAL | INPUT, {"/usr/bin/openssl", "dgst", "-sha512"}},
@@ -160,6 +176,7 @@ static const struct mode modes[] = {
     {"default",       HEAVIES, {NULL}},
     {"one-insn",      GUESTS,  {"-one-insn-per-tb"}},
     {"nochain",       GUESTS,  {"-d", "nochain", "-D", "/dev/null"}},
+    {"follow-exec",   HEAVIES, {"-follow-exec"}},
     {"tb-64K",        REALS,   {"-tb-size", "64K"}},
     {"insn-inline",   GUESTS,  {"-plugin", "%s/libinsn.so,inline=on"}},
     {"insn-callback", GUESTS,  {"-plugin", "%s/libinsn.so"}},

@@ -79,6 +79,13 @@ static const struct row rows[] = {
     {"strace variable",   {HELLO}, {"QEMU_STRACE=1"}, 7 << 8, "hello", "write(1,"},
     {"-d page",           {"-d", "page", HELLO}, {0}, 7 << 8, "hello", "r-x\n"},
     {"-d in_asm",         {"-d", "in_asm", "@hello-static"}, {0}, 7 << 8, "hello", "syscall"},
+    {"-follow-exec",      {"-follow-exec", "-strace", "/usr/bin/env", "-i", HELLO}, {0}, 7 << 8,
+                          "hello", "write(1,"},
+    {"not followed",      {"-strace", "/usr/bin/env", "-i", HELLO}, {0}, 7 << 8, "hello",
+                          " = ?\nand on stderr\n"},
+    {"follow variables",  {"/usr/bin/env", "-i", HELLO}, {"QEMU_FOLLOW_EXEC=1", "EMU_STRACE=1"}, 7 << 8,
+                          "hello", "write(1,"},
+    {"-execed bad",       {"-execed", "1", HELLO}, {0}, FAILS, "", "'execed' is for emu itself"},
     {"-plugin no file",   {"-plugin", "/nonexistent/p.so", HELLO}, {0}, FAILS, "",
                           "emu: Could not load plugin /nonexistent/p.so: "},
     {"plugin variable",   {HELLO}, {"QEMU_PLUGIN=/nonexistent/p.so"}, FAILS, "",
@@ -156,9 +163,40 @@ static void test_log_file(void **state)
     free_result(&log);
 }
 
+/* What changes credentials is the kernel's; a line says so. The log is one for all programs. */
+static void test_followed(void **state)
+{
+    char dir[] = "/tmp/emu-options-XXXXXX", command[3 * MAX_PATH];
+    char *const argv[] = {emu_path,
+                          (char[]){"-follow-exec"},
+                          (char[]){"-d"},
+                          (char[]){"strace"},
+                          (char[]){"-D"},
+                          (char[]){"log"},
+                          (char[]){"/bin/sh"},
+                          (char[]){"-c"},
+                          command,
+                          NULL};
+    char *const env[] = {(char[]){"PATH=/usr/bin:/bin"}, NULL};
+    struct result r;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    snprintf(
+        command, sizeof command,
+        "cp %s/hello set-id; chmod 4755 set-id; ./set-id; cd /; rm %s/set-id; grep -c . %s/log",
+        guest_dir, dir, dir);
+    run_command(&r, argv, env, dir, NULL, 60);
+    check_stream("stdout", "hello", r.out[0]);
+    check_stream("stderr", "emu: ./set-id: runs natively: it changes user", r.out[1]);
+    free_result(&r);
+    snprintf(command, sizeof command, "rm %s/log; rmdir %s", dir, dir);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
-    struct CMUnitTest tests[ROWS + 1];
+    struct CMUnitTest tests[ROWS + 2];
 
     locate_emu();
     for (size_t i = 0; i < ROWS; i++)
@@ -166,5 +204,6 @@ int main(void)
                                        .test_func = test_row,
                                        .initial_state = (void *)(uintptr_t)&rows[i]};
     tests[ROWS] = (struct CMUnitTest){.name = "log file", .test_func = test_log_file};
-    return _cmocka_run_group_tests("options", tests, ROWS + 1, NULL, NULL);
+    tests[ROWS + 1] = (struct CMUnitTest){.name = "followed", .test_func = test_followed};
+    return _cmocka_run_group_tests("options", tests, ROWS + 2, NULL, NULL);
 }

@@ -694,10 +694,62 @@ static void test_drcov_complete(void **state)
     free_result(&r);
 }
 
+/* Reads and checks every file that ls lists; how many of them cover the module. */
+static unsigned count_traces(const char *pattern, const char *module)
+{
+    char format[64];
+    unsigned n = 0;
+
+    snprintf(format, sizeof format, "cd '%%s' && ls %s", pattern);
+    char *names = read_command(format, plugin_dir);
+    assert_null(strstr(names, "tmp"));
+    for (char *name = strtok(names, "\n"); name; name = strtok(NULL, "\n")) {
+        struct trace t = {0};
+        bool found = false;
+
+        read_trace(&t, name);
+        check_blocks(&t);
+        for (unsigned i = 0; i < t.n_modules; i++)
+            found |= !strcmp(t.module[i].path, module);
+        n += found;
+        free(t.text);
+    }
+    free(names);
+    return n;
+}
+
+/* With -follow-exec every program of the tree writes a file, wherever it runs, and none that of
+ * another: a process that executes two programs writes two. */
+static void test_drcov_exec(void **state)
+{
+    static const struct {
+        const char *pattern, *module;
+        unsigned files;
+    } expected[] = {
+        {"x.drcov", "/usr/bin/bash", 1}, /* before exec */
+        {"x.drcov.*.1", "/usr/bin/true", 1},
+        {"x.drcov.*.2", "/usr/bin/id", 1},
+        {"x.drcov.*", "/usr/bin/bash", 1}, /* the child that became true */
+    };
+    struct result r;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(expected); i++) {
+        run_emu(&r,
+                (const char *const[]){
+                    "-follow-exec", "-plugin", "libdrcov.so,filename=x.drcov", "/usr/bin/bash",
+                    "-c", "cd /; /usr/bin/true; exec /usr/bin/env -i /usr/bin/id -u", NULL},
+                NULL);
+        assert_int_equal(r.status, 0);
+        free_result(&r);
+        assert_int_equal(count_traces(expected[i].pattern, expected[i].module), expected[i].files);
+        free(read_command("cd '%s' && rm -f x.drcov*", plugin_dir));
+    }
+}
+
 /* A fork child writes a file of its own. */
 static void test_drcov_fork(void **state)
 {
-    struct trace t = {0};
     struct result r;
 
     (void)state;
@@ -706,17 +758,10 @@ static void test_drcov_fork(void **state)
             NULL);
     assert_int_equal(r.status, 0);
     free_result(&r);
-    read_trace(&t, "f.drcov");
-    check_blocks(&t);
-    free(t.text);
-    char *names = read_command("cd '%s' && ls f.drcov.*", plugin_dir);
-    assert_null(strstr(names, "tmp"));
-    for (char *name = strtok(names, "\n"); name; name = strtok(NULL, "\n")) {
-        read_trace(&t, name);
-        check_blocks(&t);
-        free(t.text);
-    }
-    free(names);
+    char program[MAX_PATH];
+    snprintf(program, sizeof program, "%s/processes", guest_dir);
+    assert_int_equal(count_traces("f.drcov", program), 1);
+    assert_true(count_traces("f.drcov.*", program) > 1);
 }
 
 int main(void)
@@ -750,6 +795,7 @@ int main(void)
         {"drcov", test_drcov},
         {"drcov complete", test_drcov_complete},
         {"drcov fork", test_drcov_fork},
+        {"drcov exec", test_drcov_exec},
     };
     for (size_t i = 0; i < COUNT(others); i++)
         tests[n++] = (struct CMUnitTest){others[i].name, others[i].function, NULL, NULL, NULL};
