@@ -257,6 +257,12 @@ static void find_live_flags(struct unit *u)
     }
 }
 
+/* True if the bytes of tb are not to be found in its place when they are looked for again. */
+static bool can_change(const struct unit *u, const struct tb *tb)
+{
+    return u->checked || smc_is_writable(tb->pc) || smc_is_writable(tb->pc + tb->size - 1);
+}
+
 /* Keeps the bytes that tb is made from. */
 static bool copy_code(struct tb *tb)
 {
@@ -290,7 +296,7 @@ static struct superblock *make_superblock(const struct unit *u, const struct sup
             .size = (uint16_t)(last->pc + last->len - first->pc),
             .flags_dead = !(u->live[u->first[i]] & FLAGS_ARITH),
         };
-        if (smc_is_writable(first->pc) && !copy_code(&sb->tb[i]))
+        if (can_change(u, &sb->tb[i]) && !copy_code(&sb->tb[i]))
             return NULL;
     }
     return sb;

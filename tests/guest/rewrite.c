@@ -137,6 +137,33 @@ static void toggle_protection(void)
     printf("toggled %d\n", sum);
 }
 
+/* Code that runs from a page into the next, of which only one can be written, and is. */
+static void cross_pages(void)
+{
+    unsigned char *two =
+        mmap(NULL, 8192, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    unsigned char *edge = two + 4096;
+    long first = 0, second = 0;
+
+    memset(two, 0x90, 8192);     /* nop */
+    memcpy(edge, "\x90\xc3", 2); /* ret */
+    mprotect(edge, 4096, PROT_READ | PROT_EXEC);
+    for (int i = 0; i < 20; i++) {
+        put_function(edge - 6, i);
+        edge[-1] = 0x90;
+        first += run(edge - 6);
+    }
+    mprotect(two, 8192, PROT_READ | PROT_WRITE | PROT_EXEC);
+    put_function(edge - 3, 0);
+    mprotect(two, 4096, PROT_READ | PROT_EXEC);
+    for (int i = 0; i < 20; i++) {
+        edge[1] = (unsigned char)i;
+        second += run(edge - 3);
+    }
+    printf("crossing pages %ld %ld\n", first, second);
+    munmap(two, 8192);
+}
+
 int main(void)
 {
     page = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -146,5 +173,6 @@ int main(void)
     write_by_kernel();
     write_for_thread();
     toggle_protection();
+    cross_pages();
     return 0;
 }
