@@ -616,7 +616,8 @@ unsigned tb_generation(void);
  * True: its blocks have to check themselves. */
 bool smc_watch(uint64_t addr);
 bool smc_is_writable(uint64_t addr); /* the bytes there can change without a change of mapping */
-/* A write to addr faulted. True: the page was protected by smc_watch and is writable now.
+/* A write to addr faulted. True: the page was protected by smc_watch and is writable now. It may
+ * have become so for another thread: what the guest may write, it can write again.
  * own_code: the writing instruction lies in that page. */
 bool smc_write_fault(uint64_t addr, bool own_code);
 /* Makes all protected pages writable, for the kernel; false: there were none. */

@@ -102,8 +102,9 @@ bool smc_is_writable(uint64_t addr)
 bool smc_write_fault(uint64_t addr, bool own_code)
 {
     struct page *page = n_protected ? find_slot(addr & ~(PAGE - 1)) : NULL;
-    if (!page || page->state != PAGE_PROTECTED)
-        return false;
+    struct vma vma;
+    if (!page || page->state != PAGE_PROTECTED) /* another thread may have been faster */
+        return vma_find(addr, &vma) && vma.prot & PROT_WRITE;
     tb_invalidate(page->start, PAGE);
     open_page(page);
     if (own_code || ++page->writes >= HOT_WRITES)

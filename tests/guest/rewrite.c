@@ -137,6 +137,47 @@ static void toggle_protection(void)
     printf("toggled %d\n", sum);
 }
 
+#define WRITERS 3
+#define ROUNDS  400
+
+static unsigned char *round_page; /* ROUNDS of them */
+
+static void *write_rounds(void *arg)
+{
+    for (int i = 1; i <= ROUNDS; i++) {
+        while (atomic_load(&published) < i)
+            ;
+        round_page[(i - 1) * 4096 + 2048 + (long)arg] = 1;
+        atomic_fetch_add(&answered, 1);
+    }
+    return NULL;
+}
+
+/* Several threads write to a page of code at the same time. */
+static void write_together(void)
+{
+    pthread_t threads[WRITERS];
+    long sum = 0;
+
+    round_page = mmap(NULL, ROUNDS * 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    atomic_store(&published, 0);
+    atomic_store(&answered, 0);
+    for (long i = 0; i < WRITERS; i++)
+        pthread_create(&threads[i], NULL, write_rounds, (void *)i);
+    for (int i = 1; i <= ROUNDS; i++) {
+        put_function(round_page + (i - 1) * 4096, i);
+        sum += run(round_page + (i - 1) * 4096);
+        atomic_store(&published, i);
+        while (atomic_load(&answered) < i * WRITERS)
+            ;
+    }
+    for (int i = 0; i < WRITERS; i++)
+        pthread_join(threads[i], NULL);
+    printf("written together %ld\n", sum);
+    munmap(round_page, ROUNDS * 4096);
+}
+
 /* Code that runs from a page into the next, of which only one can be written, and is. */
 static void cross_pages(void)
 {
@@ -173,6 +214,7 @@ int main(void)
     write_by_kernel();
     write_for_thread();
     toggle_protection();
+    write_together();
     cross_pages();
     return 0;
 }
