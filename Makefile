@@ -120,6 +120,10 @@ check-modes: all $(BUILD)/tests/test_guest $(GUESTS)
 	$(BUILD)/tests/test_guest all
 check-stress: all $(BUILD)/tests/test_guest $(GUESTS)
 	$(BUILD)/tests/test_guest stress
+	tests/programs/run stress-ng
+# Servers, language run-times and tools, those that are installed; PROGRAMS=NAMES chooses.
+check-programs: all
+	tests/programs/run $(PROGRAMS)
 check-unit: $(UNIT)
 	@$(call RUN_TESTS,$(UNIT))
 
@@ -192,7 +196,7 @@ clean:
 	rm -rf $(BUILD) $(OUT)/emu $(PLUGINS)
 
 FORCE:
-.PHONY: all check check-modes check-stress check-unit check-disas-all fuzz bench-decode lockstep \
+.PHONY: all check check-modes check-stress check-programs check-unit check-disas-all fuzz bench-decode lockstep \
         asan ubsan lint budget bench install uninstall clean FORCE
 .SECONDARY:
 

@@ -18,9 +18,9 @@
 #define HIGH_FD      1000    /* where guests do not look */
 #define OWN_WORDS    8       /* besides options and variables */
 
-/* An execveat; execve is one with AT_FDCWD and no flags. */
+/* An execveat; execve is one with AT_FDCWD and no flags, but tracers tell them apart. */
 struct exec_call {
-    int dirfd, flags;
+    int nr, dirfd, flags;
     const char *path; /* as the guest gave it */
     const char *file; /* the same, or what opens /proc/self/exe */
     uint64_t argv, envp;
@@ -28,19 +28,30 @@ struct exec_call {
 
 /* ---- by the kernel ---- */
 
-static int64_t call_execveat(const struct exec_call *call, int more_flags)
+static int64_t call_kernel(const struct exec_call *call)
 {
-    const uint64_t arg[6] = {(uint64_t)call->dirfd, (uint64_t)call->file, call->argv, call->envp,
-                             (uint64_t)(call->flags | more_flags)};
+    const uint64_t file = (uint64_t)call->file;
+    const uint64_t execve[6] = {file, call->argv, call->envp};
+    const uint64_t execveat[6] = {(uint64_t)call->dirfd, file, call->argv, call->envp,
+                                  (uint64_t)call->flags};
 
-    return host_syscall(SYS_execveat, arg);
+    return host_syscall(call->nr, call->nr == SYS_execve ? execve : execveat);
+}
+
+static int64_t check_call(const struct exec_call *call)
+{
+    struct exec_call check = *call;
+
+    check.nr = SYS_execveat;
+    check.flags |= EXECVE_CHECK;
+    return call_kernel(&check);
 }
 
 /* True if the call is likely to succeed: after that there is no way back to report anything.
  * Kernels before 6.14 know no EXECVE_CHECK. */
 static bool looks_executable(const struct exec_call *call)
 {
-    int64_t ret = call_execveat(call, EXECVE_CHECK);
+    int64_t ret = check_call(call);
     struct stat st;
 
     if (ret != -EINVAL)
@@ -233,13 +244,13 @@ static int64_t exec_program(struct cpu *cpu, const struct exec_call *call)
     int fd;
 
     if (!looks_executable(call))
-        return call_execveat(call, 0);
+        return call_kernel(call);
     if (!cpu->vfork_child) /* its memory is the parent's, which goes on */
         qemu_plugin_atexit_cb();
     name_program(call, name, sizeof name);
     fd = opt.follow_exec ? open_followed(call, name) : -1;
     signal_before_exec(cpu);
-    ret = fd < 0 ? call_execveat(call, 0) : exec_under_emu(call, fd, name);
+    ret = fd < 0 ? call_kernel(call) : exec_under_emu(call, fd, name);
     signal_after_exec(cpu);
     plugin_exec_failed();
     return ret;
@@ -260,15 +271,18 @@ static bool exec_at(struct cpu *cpu, struct exec_call *call, uint64_t path, int6
 
 bool exec_execve(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
 {
-    struct exec_call call = {.dirfd = AT_FDCWD, .argv = arg[1], .envp = arg[2]};
+    struct exec_call call = {.nr = SYS_execve, .dirfd = AT_FDCWD, .argv = arg[1], .envp = arg[2]};
 
     return exec_at(cpu, &call, arg[0], ret);
 }
 
 bool exec_execveat(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
 {
-    struct exec_call call = {
-        .dirfd = (int)arg[0], .argv = arg[2], .envp = arg[3], .flags = (int)arg[4]};
+    struct exec_call call = {.nr = SYS_execveat,
+                             .dirfd = (int)arg[0],
+                             .argv = arg[2],
+                             .envp = arg[3],
+                             .flags = (int)arg[4]};
 
     return exec_at(cpu, &call, arg[1], ret);
 }
