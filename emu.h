@@ -708,12 +708,13 @@ void mem_heap(uint64_t *start, uint64_t *end);
 void mem_lock(void);
 void mem_unlock(void);
 
-/* ---- linux_proc.c: the guest's view of its own /proc/self
+/* ---- linux_proc.c: the guest's view of /proc
  * ------------------------------------------ */
 
 syscall_body proc_open, proc_openat, proc_openat2, proc_readlink, proc_readlinkat;
-/* True if path is the /proc/self/exe of this process. */
-bool proc_is_exe(const char *path);
+/* True if path is /proc/PID/exe of this process or of another emu; program (PATH_MAX bytes) then
+ * opens what that runs. */
+bool proc_find_exe(int dirfd, const char *path, char *program);
 
 /* ---- linux_strace.c: text of system calls
  * ----------------------------------------------------------- */

@@ -259,12 +259,12 @@ static int64_t exec_program(struct cpu *cpu, const struct exec_call *call)
 /* False: the path cannot be read, which the kernel tells. */
 static bool exec_at(struct cpu *cpu, struct exec_call *call, uint64_t path, int64_t *ret)
 {
-    char copy[PATH_MAX];
+    char copy[PATH_MAX], program[PATH_MAX];
 
     if (!guest_copy_string(copy, sizeof copy, path))
         return false;
     call->path = copy;
-    call->file = proc_is_exe(copy) ? image.file : copy;
+    call->file = proc_find_exe(call->dirfd, copy, program) ? program : copy;
     *ret = exec_program(cpu, call);
     return true;
 }

@@ -1,9 +1,11 @@
-/* linux_proc.c: the guest's view of its own /proc/self.
+/* linux_proc.c: the guest's view of /proc.
  *
- * The kernel describes emu there. Files that tell of the program (exe, maps, stat ...) are answered
- * from what the loader and vma.c know; all others are the kernel's. Must not know any registers. */
+ * The kernel describes emu's process there, as far as elf.c has not told it of the guest. What is
+ * left (maps, smaps, the heap in stat, exe) is answered from what the loader and vma.c know. Of
+ * other processes that run under emu only exe is. Must not know any registers. */
 #include "emu.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -13,50 +15,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* ---- names ---- */
-
-/* What follows prefix in path, or NULL. */
-static const char *skip(const char *path, const char *prefix)
-{
-    size_t len = strlen(prefix);
-
-    return strncmp(path, prefix, len) ? NULL : path + len;
-}
-
-/* What follows "N/" in path if N is this process (or, with any, whatever N), or NULL. */
-static const char *skip_number(const char *path, bool any)
-{
-    char *end;
-    long n = strtol(path, &end, 10);
-
-    return end != path && *end == '/' && (any || n == getpid()) ? end + 1 : NULL;
-}
-
-/* The name below this process's directory in /proc, or NULL. */
-static const char *own_proc_name(const char *path)
-{
-    const char *name, *thread;
-
-    if ((name = skip(path, "/proc/")) == NULL)
-        return NULL;
-    path = name;
-    if ((name = skip(path, "self/")) == NULL && (name = skip(path, "thread-self/")) == NULL)
-        name = skip_number(path, false);
-    if (name && (thread = skip(name, "task/")) != NULL)
-        name = skip_number(thread, true);
-    return name;
-}
-
-bool proc_is_exe(const char *path)
-{
-    const char *name = own_proc_name(path);
-
-    return name && !strcmp(name, "exe");
-}
-
 /* ---- contents ---- */
 
-/* A file of /proc/self; path: its name as the guest gave it. */
+/* Prints what the file of this process at path, which is the kernel's, says of the guest. */
 typedef void print_file(FILE *out, const char *path);
 
 #define NAME_COLUMN 73 /* of the names in maps */
@@ -191,6 +152,119 @@ static print_file *find_printer(const char *name)
     return NULL;
 }
 
+/* ---- names ---- */
+
+/* A file of a process's or thread's directory in /proc. */
+struct proc_file {
+    pid_t pid;
+    char path[64];    /* /proc/PID/NAME or /proc/PID/task/TID/NAME */
+    const char *name; /* in path */
+};
+
+/* Where the directory part of path leads, by the kernel's word; len 0: dirfd itself. */
+static bool resolve_directory(int dirfd, const char *path, size_t len, char *to, size_t size)
+{
+    char dir[PATH_MAX], link[32];
+
+    snprintf(dir, sizeof dir, "%.*s", len ? (int)len : 1, len ? path : ".");
+    int fd = openat(dirfd, dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t got = fd < 0 ? -1 : readlink(link, to, size - 1);
+    if (fd >= 0)
+        close(fd);
+    to[got > 0 ? got : 0] = '\0';
+    return got > 0;
+}
+
+/* True for a file of a kind that is answered here, however it is reached. */
+static bool find_proc_file(int dirfd, const char *path, struct proc_file *file)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    char dir[48];
+    int pid, tid, end = 0;
+
+    if ((strcmp(name, "exe") && !find_printer(name)) ||
+        !resolve_directory(dirfd, path, (size_t)(name - path), dir, sizeof dir))
+        return false;
+    if (sscanf(dir, "/proc/%d%n/task/%d%n", &pid, &end, &tid, &end) < 1 || dir[end])
+        return false;
+    snprintf(file->path, sizeof file->path, "%s/%s", dir, name);
+    file->pid = pid;
+    file->name = strrchr(file->path, '/') + 1;
+    return true;
+}
+
+/* ---- programs ---- */
+
+static bool read_link(const char *path, char *to)
+{
+    ssize_t len = readlink(path, to, PATH_MAX - 1);
+
+    to[len > 0 ? len : 0] = '\0';
+    return len > 0;
+}
+
+/* Where the kernel was told that a process has its program headers; 0: it does not say. */
+static uint64_t find_headers(pid_t pid)
+{
+    char path[32];
+    Elf64_auxv_t aux;
+    uint64_t headers = 0;
+
+    snprintf(path, sizeof path, "/proc/%d/auxv", (int)pid);
+    FILE *auxv = fopen(path, "re");
+    while (auxv && !headers && fread(&aux, sizeof aux, 1, auxv) == 1)
+        if (aux.a_type == AT_PHDR)
+            headers = aux.a_un.a_val;
+    if (auxv)
+        fclose(auxv);
+    return headers;
+}
+
+/* The name of the file that a process has mapped at addr. */
+static bool find_mapped_file(pid_t pid, uint64_t addr, char *name)
+{
+    char path[32];
+    struct host_map map;
+    bool found = false;
+
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
+    FILE *maps = fopen(path, "re");
+    while (maps && !found && host_maps_read(maps, &map))
+        found = addr >= map.start && addr < map.end;
+    if (maps)
+        fclose(maps);
+    if (found)
+        snprintf(name, PATH_MAX, "%s", map.name);
+    return found;
+}
+
+/* The program of a process if that is this one or another emu: name has room for PATH_MAX bytes. */
+static bool find_program(pid_t pid, char *name)
+{
+    char path[32], exe[PATH_MAX], own[PATH_MAX];
+
+    if (pid == getpid()) {
+        strcpy(name, image.path);
+        return true;
+    }
+    snprintf(path, sizeof path, "/proc/%d/exe", (int)pid);
+    return read_link(path, exe) && read_link("/proc/self/exe", own) && !strcmp(exe, own) &&
+           find_mapped_file(pid, find_headers(pid), name);
+}
+
+bool proc_find_exe(int dirfd, const char *path, char *program)
+{
+    struct proc_file file;
+
+    if (!find_proc_file(dirfd, path, &file) || strcmp(file.name, "exe") ||
+        !find_program(file.pid, program))
+        return false;
+    if (file.pid == getpid())
+        strcpy(program, image.file);
+    return true;
+}
+
 /* ---- opening ---- */
 
 /* A file in memory with the content; its descriptor or -errno. */
@@ -214,37 +288,39 @@ static int64_t open_content(const char *path, print_file *print, uint64_t flags)
 }
 
 /* Opens the file if it is one of ours. */
-static bool open_own(uint64_t path_at, uint64_t flags, int64_t *ret)
+static bool open_own(int dirfd, uint64_t path_at, uint64_t flags, int64_t *ret)
 {
-    char path[PATH_MAX];
-    const char *name;
+    char path[PATH_MAX], program[PATH_MAX];
+    struct proc_file file;
     print_file *print;
 
-    if (!guest_copy_string(path, sizeof path, path_at) || !(name = own_proc_name(path)))
+    if (!guest_copy_string(path, sizeof path, path_at))
         return false;
-    if (!strcmp(name, "exe") && !(flags & O_NOFOLLOW)) {
-        *ret = open(image.file, (int)flags);
+    if (!(flags & O_NOFOLLOW) && proc_find_exe(dirfd, path, program)) {
+        *ret = open(program, (int)flags);
         if (*ret < 0)
             *ret = -errno;
         return true;
     }
-    print = find_printer(name);
+    if (!find_proc_file(dirfd, path, &file) || file.pid != getpid())
+        return false;
+    print = find_printer(file.name);
     if (!print || (flags & (O_PATH | O_ACCMODE)))
         return false;
-    *ret = open_content(path, print, flags);
+    *ret = open_content(file.path, print, flags);
     return true;
 }
 
 bool proc_open(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
 {
     (void)cpu;
-    return open_own(arg[0], arg[1], ret);
+    return open_own(AT_FDCWD, arg[0], arg[1], ret);
 }
 
 bool proc_openat(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
 {
     (void)cpu;
-    return open_own(arg[1], arg[2], ret);
+    return open_own((int)arg[0], arg[1], arg[2], ret);
 }
 
 bool proc_openat2(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
@@ -252,32 +328,36 @@ bool proc_openat2(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
     uint64_t flags; /* first member of struct open_how */
 
     (void)cpu;
-    return guest_copy(&flags, (const void *)arg[2], sizeof flags) && open_own(arg[1], flags, ret);
+    return guest_copy(&flags, (const void *)arg[2], sizeof flags) &&
+           open_own((int)arg[0], arg[1], flags, ret);
 }
 
 /* ---- reading the link ---- */
 
-static bool read_exe_link(uint64_t path_at, uint64_t buf, uint64_t size, int64_t *ret)
+static bool read_exe_link(int dirfd, uint64_t path_at, uint64_t buf, uint64_t size, int64_t *ret)
 {
-    char path[PATH_MAX];
-    size_t len = strlen(image.path);
+    char path[PATH_MAX], program[PATH_MAX];
+    struct proc_file file;
 
-    if (!guest_copy_string(path, sizeof path, path_at) || !proc_is_exe(path) || (int)size <= 0)
+    if ((int)size <= 0 || !guest_copy_string(path, sizeof path, path_at) ||
+        !find_proc_file(dirfd, path, &file) || strcmp(file.name, "exe") ||
+        !find_program(file.pid, program))
         return false;
+    size_t len = strlen(program);
     if (len > size)
         len = size;
-    *ret = guest_copy((void *)buf, image.path, len) ? (int64_t)len : -EFAULT;
+    *ret = guest_copy((void *)buf, program, len) ? (int64_t)len : -EFAULT;
     return true;
 }
 
 bool proc_readlink(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
 {
     (void)cpu;
-    return read_exe_link(arg[0], arg[1], arg[2], ret);
+    return read_exe_link(AT_FDCWD, arg[0], arg[1], arg[2], ret);
 }
 
 bool proc_readlinkat(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
 {
     (void)cpu;
-    return read_exe_link(arg[1], arg[2], arg[3], ret);
+    return read_exe_link((int)arg[0], arg[1], arg[2], arg[3], ret);
 }

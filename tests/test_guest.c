@@ -67,6 +67,8 @@ static const struct program programs[] = {
     {"storm",               RACY, {"storm"}},
     {"queue",               RACY, {"queue"}},
     {"rewrite",             RACY, {"rewrite"}},
+    {"proc",                0, {"proc", "one", "two"}},
+    {"kernel",              0, {"kernel"}},
     {"load",                0, {"load"}},
     {"system",              0, {"system"}},
     {"die-segv",            0, {"die", "segv"}},
