@@ -67,7 +67,7 @@ static const struct program programs[] = {
     {"storm",               RACY, {"storm"}},
     {"queue",               RACY, {"queue"}},
     {"rewrite",             RACY, {"rewrite"}},
-    {"proc",                0, {"proc", "one", "two"}},
+    {"proc",                HEAVY, {"proc", "one", "two"}},
     {"kernel",              0, {"kernel"}},
     {"load",                0, {"load"}},
     {"system",              0, {"system"}},
