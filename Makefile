@@ -71,7 +71,7 @@ $(BUILD)/flags: FORCE
 
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 TEST_LIBS = -lcmocka
-RUNS_EMU := guest count options plugin bad_elf
+RUNS_EMU := guest count options plugin bad_elf access
 UNIT  := $(filter-out $(RUNS_EMU:%=$(BUILD)/tests/test_%),$(TESTS))
 
 # A test pulls from the archive only what it names: test_decode gets decode.o alone.
@@ -89,7 +89,7 @@ GUEST_NAMES := $(filter-out lib%,$(basename $(notdir $(wildcard tests/guest/*.[c
 GUEST_LIBS  := $(patsubst tests/guest/%.c,%.so,$(wildcard tests/guest/lib*.c))
 VARIANTS    := static static-pie no-pie musl musl-static
 GUESTS := $(addprefix $(BUILD)/guest/,$(GUEST_NAMES) $(GUEST_LIBS) \
-            $(foreach v,$(VARIANTS),hello-$v environment-$v))
+            $(foreach v,$(VARIANTS),hello-$v environment-$v) accesses-no-pie)
 
 $(BUILD)/guest/%: tests/guest/%.S tests/guest/guest.inc | $(BUILD)/flags
 	$(GUEST_CC) -nostdlib -static -o $@ $<

@@ -222,13 +222,19 @@ static bool finish_syscall(struct cpu *cpu)
 /* The last thing before the cache: pending signals, or the code at cpu->pc. */
 static uint64_t run_code(struct cpu *cpu, uint64_t reason)
 {
-    plugin_run_pending();
-    if (cpu->pending)
-        signal_deliver(cpu);
-    else if (guest_enter_vsyscall(cpu))
-        return EXIT_SYSCALL;
-    else
+    for (;;) {
+        plugin_run_pending();
+        if (cpu->pending) {
+            signal_deliver(cpu);
+            break;
+        }
+        if (guest_enter_vsyscall(cpu))
+            return EXIT_SYSCALL;
         find_code(cpu, reason);
+        if (!plugin_is_pending()) /* else asked for while code was translated: before that runs */
+            break;
+        reason = EXIT_LOOKUP;
+    }
     return enter_cache(cpu);
 }
 

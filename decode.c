@@ -745,7 +745,12 @@ static inline void describe_mem(struct insn *in, struct mem_op *m, const struct 
             if (in->enc == ENC_EVEX)
                 m->index = (int8_t)(m->index | (in->vvvv & 16));
         }
-        flags |= attr & VMASKED ? MEM_MASKED : 0;
+        if (attr & VMASKED) { /* vmaskmov: by opcode; vpmaskmov: by W */
+            unsigned vector = size, wide = in->opcode < 0x80 ? in->opcode & 1 : f->rex >> 3 & 1;
+            flags |= MEM_MASKED;
+            size = wide ? 8 : 4;
+            m->count = (uint8_t)(vector / size);
+        }
     }
     m->size = (uint16_t)size;
     m->flags = (uint16_t)flags;

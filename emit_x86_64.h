@@ -226,6 +226,14 @@ static inline void emit_cmp_sized(struct emit *e, unsigned size, int reg, int ba
     emit_modrm(e, reg, base, disp);
 }
 
+/* mov reg8, [base + disp]; both low */
+static inline void emit_load_byte(struct emit *e, int reg, int base, int32_t disp)
+{
+    emit_mark(e);
+    emit_u8(e, 0x8a);
+    emit_modrm(e, reg, base, disp);
+}
+
 /* lea reg, [base + index] */
 static inline void emit_lea_index(struct emit *e, int reg, int base, int index)
 {

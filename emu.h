@@ -60,8 +60,8 @@ bool is_own_variable(const char *assignment);
 
 /* Prints "emu: TEXT\n" on stderr and exits with status 1. */
 _Noreturn void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* Prints "emu: TEXT\n" on stderr. */
-void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Prints "emu: TEXT\n" on stderr. Not to be found by plugins that want libc's. */
+void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2), visibility("hidden")));
 /* Moves a descriptor to a number that guests do not meet: theirs start at 3 as they do natively. */
 int move_fd_high(int fd);
 /* Appends to the log (stderr or -D FILE), unbuffered; callers test opt.log themselves. */
@@ -215,12 +215,13 @@ struct mem_op {
     uint8_t bit_reg; /* MEM_BITS: general register with the signed bit offset */
 };
 
-enum flag_bits { /* EFLAGS, the arithmetic ones and DF */
+enum flag_bits { /* EFLAGS, the arithmetic ones, TF and DF */
                  FLAG_CF = 1 << 0,
                  FLAG_PF = 1 << 2,
                  FLAG_AF = 1 << 4,
                  FLAG_ZF = 1 << 6,
                  FLAG_SF = 1 << 7,
+                 FLAG_TF = 1 << 8,
                  FLAG_DF = 1 << 10,
                  FLAG_OF = 1 << 11,
 };
@@ -321,7 +322,7 @@ struct cpu {
     uint64_t reg[16];          /* guest general registers, valid while in C */
     uint64_t flags;            /* guest EFLAGS, valid while in C */
     uint64_t pc;               /* guest pc, valid while in C */
-    uint64_t fs_base, gs_base; /* guest's; fs_base valid while in C */
+    uint64_t fs_base, gs_base; /* guest's; fs_base valid while in C, always without FSGSBASE */
     uint64_t host_fs, host_sp; /* of the C side, valid while guest code runs */
     uint64_t slot[CPU_SLOTS];  /* spill slots of generated code; their use: jit_x86_64.c */
     uint64_t jump;             /* host address where entering the cache continues */
@@ -334,7 +335,9 @@ struct cpu {
     uint32_t pending;       /* a signal waits for the guest to be at an instruction */
     volatile bool in_cache; /* runs code that a flush would drop, or is about to */
     _Alignas(64) uint8_t vec[VEC_AREA];
-    bool vfork_child; /* runs in its parent's memory until it execs or exits */
+    _Alignas(16) uint8_t x87[512]; /* while a plugin runs: the x87 state, as fxsave stores it */
+    bool x87_saved;                /* to be loaded again; else the processor's is initial */
+    bool vfork_child;              /* runs in its parent's memory until it execs or exits */
     uint64_t step_from,
         step_to;         /* host code between: no guest instruction starts (jit_interrupt) */
     unsigned generation; /* tb_generation() when it entered the cache */
@@ -404,15 +407,25 @@ void guest_set_result(struct cpu *cpu, int64_t value);           /* of a syscall
 void guest_set_start(struct cpu *cpu, uint64_t pc, uint64_t sp); /* state at process entry */
 void guest_copy_state(struct cpu *to, const struct cpu *from);   /* all registers */
 
+/* All of a vector register (64 bytes); a mask register; an MMX register (8 bytes). */
+void guest_read_vector(const struct cpu *cpu, int reg, uint8_t *bytes);
+uint64_t guest_read_mask(const struct cpu *cpu, int reg);
+const uint8_t *guest_mmx(const struct cpu *cpu, int reg);
+/* Around a plugin's code, in C: it may use the x87 unit. */
+void guest_enter_plugin(struct cpu *cpu);
+void guest_leave_plugin(struct cpu *cpu);
+
 /* The registers a plugin may see, in gdb's numbering. */
 struct guest_register {
     const char *name, *feature;
-    uint8_t size; /* bytes, at most 16 */
+    uint8_t size; /* bytes, at most GUEST_REGISTER_MAX */
     bool read_only;
 };
+#define GUEST_REGISTER_MAX 64
 extern const struct guest_register guest_registers[];
-extern const int guest_register_count;
-/* Value, little endian, into buf (16 bytes suffice); returns its size, 0: no such register. */
+int guest_register_count(const struct cpu *cpu); /* those the processor has */
+/* Both between guest_enter_plugin and guest_leave_plugin. Value, little endian, into buf
+ * (GUEST_REGISTER_MAX bytes suffice); returns its size, 0: no such register. */
 size_t guest_read_register(struct cpu *cpu, int gdb_number, uint8_t *buf);
 bool guest_write_register(struct cpu *cpu, int gdb_number, const uint8_t *buf);
 
@@ -498,6 +511,7 @@ struct roll {
     uint64_t pc;       /* guest instruction */
     uint8_t rule;      /* enum roll_rule, jit_x86_64.c */
     bool clean;        /* between two guest instructions, before any instrumentation */
+    bool write;        /* reads what the guest instruction, if it faults, fails to write */
     uint8_t n_spilled; /* spilled registers are restored first */
     struct {
         uint8_t reg, slot;
@@ -525,6 +539,7 @@ bool jit_in_cache(uint64_t host_pc);
 /* General registers of an interrupted host context, in REG_* order, with pc and flags. */
 struct host_state {
     uint64_t reg[16], pc, flags;
+    bool write; /* out: the guest's fault is one of a write, whatever the host's was */
 };
 enum stop {
     STOP_GUEST,  /* state is now the guest's, at an instruction of which nothing is done */
@@ -552,6 +567,26 @@ extern const char jit_raise[];           /* traps, for signal.c */
 extern const char jit_enter_check[], jit_enter_flags[], jit_leave[], jit_entry_end[];
 extern const char jit_forward_syscall_made[];
 extern const char guest_copy_end[], guest_copy_fault[];
+
+/* ---- mem_x86_64.c: the memory that an instruction accesses, as plugins see it
+ * ------------------------------- */
+
+#define MAX_ACCESSES 1024 /* of one instruction: xsave with everything there is */
+
+struct access {
+    uint64_t vaddr;
+    uint16_t size;  /* 1 2 4 8 16 */
+    uint16_t flags; /* MEM_READ or MEM_WRITE, MEM_SIGNED, MEM_BIGEND */
+};
+
+/* Size of the access at offset of an operand of size bytes: at most 16, a power of 2. */
+unsigned guest_access_size(const struct insn *in, unsigned offset, unsigned size);
+/* True if the operand that it reads must be aligned to its size. */
+bool guest_read_is_aligned(const struct insn *in);
+/* True if register values decide what the instruction accesses, or how many places. */
+bool guest_accesses_vary(const struct insn *in);
+/* Lists the accesses of such an instruction, in order, from the state before it. */
+size_t guest_list_accesses(const struct cpu *cpu, struct access *list);
 
 /* ---- callee_x86_64.c: what plugin code does to the processor's state
  * --------------------------------- */
@@ -605,6 +640,8 @@ void tb_unmap(uint64_t start, uint64_t len);
 void tb_invalidate(uint64_t start, uint64_t len);
 /* Drops everything and runs the plugins' flush callbacks; takes tb_lock. */
 void tb_flush(void);
+/* Makes threads that run in the cache come out soon; takes tb_lock. */
+void tb_cut(void);
 bool tb_is_empty(void); /* no block since the last flush */
 /* Changes with every flush: a struct link or tb from before it is gone. */
 unsigned tb_generation(void);
@@ -773,13 +810,19 @@ struct plugin_op *plugin_gen_tb_end(struct cpu *cpu, size_t *count);
 
 /* Called by generated code for OP_CALL and OP_CALL_COND; guest state is in cpu. */
 void plugin_run_op(struct cpu *cpu, const struct plugin_op *op);
-/* PLACE_MEM: info is the meminfo word made by plugin_meminfo, value the bytes at vaddr. Accesses
- * of more than 16 bytes are reported as 16-byte ones, in address order. */
+/* PLACE_MEM: info is the meminfo word made by plugin_meminfo. The value is what is at vaddr: reads
+ * are reported before the instruction, writes behind it. Accesses of more than 16 bytes are
+ * reported in pieces, in address order. */
 void plugin_run_mem_op(struct cpu *cpu, const struct plugin_op *op, uint32_t info, uint64_t vaddr);
-uint32_t plugin_meminfo(const struct mem_op *mem, bool store);
-/* Carries out uninstall and reset requests made where the code cache could not be flushed (in a
- * tb_trans callback); for the run loop, without tb_lock. */
+/* Around an instruction whose accesses vary: reports them to n operations of any kind. */
+void plugin_run_mem_before(struct cpu *cpu, const struct plugin_op *ops, size_t n);
+void plugin_run_mem_after(struct cpu *cpu, const struct plugin_op *ops, size_t n);
+/* mem_flags: set of enum mem_flag; a store if MEM_WRITE is among them. */
+uint32_t plugin_meminfo(unsigned size, unsigned mem_flags);
+/* Carries out uninstall and reset requests made where the code cache could not be flushed (in the
+ * cache, in a tb_trans callback); for the run loop, without tb_lock. */
 void plugin_run_pending(void);
+bool plugin_is_pending(void);
 
 void qemu_plugin_vcpu_init_hook(struct cpu *cpu);
 void qemu_plugin_vcpu_exit_hook(struct cpu *cpu);
@@ -894,13 +937,17 @@ static inline void plugin_run_mem_op(struct cpu *cpu, const struct plugin_op *op
 {
     (void)cpu, (void)op, (void)info, (void)vaddr;
 }
-static inline uint32_t plugin_meminfo(const struct mem_op *mem, bool store)
+static inline uint32_t plugin_meminfo(unsigned size, unsigned mem_flags)
 {
-    (void)mem, (void)store;
+    (void)size, (void)mem_flags;
     return 0;
 }
 static inline void plugin_run_pending(void)
 {
+}
+static inline bool plugin_is_pending(void)
+{
+    return false;
 }
 static inline void qemu_plugin_vcpu_init_hook(struct cpu *cpu)
 {

@@ -14,7 +14,8 @@
 #define REG(n)     CPU_REG + 8 * (n)
 
     .text
-    .weak plugin_run_op, plugin_run_mem_op /* absent without CONFIG_PLUGIN */
+    /* absent without CONFIG_PLUGIN */
+    .weak plugin_run_op, plugin_run_mem_op, plugin_run_mem_before, plugin_run_mem_after
 
 /* The guest's registers but for rsp, its flags, vectors and %fs go to the cpu; the host's %fs and
  * direction flag come back. On the host's stack, 16-byte aligned. Clobbers everything. */
@@ -314,15 +315,8 @@ jit_raise:
 
 /* Plugin callbacks: called by generated code on the host's stack, with rsp in the cpu already and
  * exit_arg = struct plugin_op. The site loads rsp again. */
-    .globl jit_call_op, jit_call_mem_op
-jit_call_op:
-    lea -8(%rsp), %rsp
-    save_guest
-    mov %rbx, %rdi
-    mov CPU_EXIT_ARG(%rbx), %rsi
-    call plugin_run_op
-    jmp callback_done
-jit_call_mem_op:
+    .globl jit_call_op, jit_call_mem_op, jit_call_mem_before, jit_call_mem_after
+.macro call_plugin function
     lea -8(%rsp), %rsp
     save_guest
     mov %rbx, %rdi
@@ -332,7 +326,19 @@ jit_call_mem_op:
     movzbl %cl, %eax
     shr $8, %rcx
     add CPU_VADDR(%rbx,%rax,8), %rcx
-    call plugin_run_mem_op
+    call \function
+.endm
+jit_call_op:
+    call_plugin plugin_run_op
+    jmp callback_done
+jit_call_mem_op:
+    call_plugin plugin_run_mem_op
+    jmp callback_done
+jit_call_mem_before:
+    call_plugin plugin_run_mem_before
+    jmp callback_done
+jit_call_mem_after:
+    call_plugin plugin_run_mem_after
 callback_done:
     lea return_to_site(%rip), %rax
     mov %rax, CPU_BACK(%rbx)

@@ -11,6 +11,7 @@
  *   1  guest target of an indirect branch
  *   2  first scratch register      3  second scratch register
  *   5  meminfo word                6  which cpu->vaddr, for jit_call_mem_op
+ *   5  number of operations, for jit_call_mem_before and jit_call_mem_after
  *
  * Indirect branches. The jump table has one host address per low 16 bits of the guest address;
  * the site jumps there without looking, with the guest target in slot 1 and rcx in slot 0. The
@@ -33,10 +34,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define MAX_REPORT      16 /* bytes of one memory callback */
-
 /* Most bytes that one guest instruction can take, without instrumentation, and one plugin_op. */
-#define MAX_INSN_OUT    320
+#define MAX_INSN_OUT    400
 #define MAX_OP_OUT      360 /* the first call of a function: with its thunk */
 /* The same in the cold part: a stub for each exit, a call thunk, a constant. */
 #define MAX_INSN_COLD   192
@@ -80,12 +79,15 @@ enum pad {
     PAD_STALE,
     PAD_OP,
     PAD_MEM_OP,
+    PAD_MEM_BEFORE,
+    PAD_MEM_AFTER,
     PAD_COUNT
 };
 #define PAD_SIZE 16
 
 extern const char jit_exit_lookup[], jit_exit_miss[], jit_exit_return[], jit_exit_link[],
-    jit_exit_syscall[], jit_exit_trap[], jit_exit_stale[], jit_call_op[], jit_call_mem_op[];
+    jit_exit_syscall[], jit_exit_trap[], jit_exit_stale[], jit_call_op[], jit_call_mem_op[],
+    jit_call_mem_before[], jit_call_mem_after[];
 
 /* One lowering of a superblock. */
 struct lower {
@@ -138,11 +140,12 @@ static void *map_low(uint64_t start, size_t len, int prot)
 void jit_init(void)
 {
     static const char *const targets[PAD_COUNT] = {
-        [PAD_LOOKUP] = jit_exit_lookup,   [PAD_MISS] = jit_exit_miss,
-        [PAD_RETURN] = jit_exit_return,   [PAD_LINK] = jit_exit_link,
-        [PAD_SYSCALL] = jit_exit_syscall, [PAD_TRAP] = jit_exit_trap,
-        [PAD_STALE] = jit_exit_stale,     [PAD_OP] = jit_call_op,
-        [PAD_MEM_OP] = jit_call_mem_op,
+        [PAD_LOOKUP] = jit_exit_lookup,       [PAD_MISS] = jit_exit_miss,
+        [PAD_RETURN] = jit_exit_return,       [PAD_LINK] = jit_exit_link,
+        [PAD_SYSCALL] = jit_exit_syscall,     [PAD_TRAP] = jit_exit_trap,
+        [PAD_STALE] = jit_exit_stale,         [PAD_OP] = jit_call_op,
+        [PAD_MEM_OP] = jit_call_mem_op,       [PAD_MEM_BEFORE] = jit_call_mem_before,
+        [PAD_MEM_AFTER] = jit_call_mem_after,
     };
     map_low(LOW_TABLES, TABLES_END - LOW_TABLES, PROT_READ | PROT_WRITE | PROT_EXEC);
     map_low(LARGE_TABLE, LARGE_SIZE, PROT_READ | PROT_WRITE);
@@ -388,20 +391,27 @@ static void emit_lea_operand(struct emit *e, int reg, const struct mem_op *m, bo
     emit_u32(e, (uint32_t)m->disp);
 }
 
+static bool has_fsgsbase(void)
+{
+    return getauxval(AT_HWCAP2) & 2;
+}
+
 /* reg = linear address of an operand, flags kept; second is clobbered for %fs and %gs operands. */
 static void emit_address(struct emit *e, int reg, int second, const struct insn *in,
                          const struct mem_op *m)
 {
-    if (m->base == REG_PC)
+    if (m->flags & MEM_ABS64)
+        emit_mov_imm(e, reg, in->imm);
+    else if (m->base == REG_PC)
         emit_mov_imm(e, reg, in->pc + in->len + (int64_t)m->disp);
     else
-        emit_lea_operand(e, reg, m, in->flags & INSN_ADDR32);
+        emit_lea_operand(e, reg, m, in->flags & INSN_ADDR32 && !(m->flags & MEM_STACK));
     if (m->seg == SEG_NONE)
         return;
-    if (m->seg == SEG_GS)
-        emit_load_gs(e, second, CPU_GS_BASE);
-    else
+    if (m->seg == SEG_FS && has_fsgsbase())
         emit_rdfsbase(e, second);
+    else
+        emit_load_gs(e, second, m->seg == SEG_GS ? CPU_GS_BASE : CPU_FS_BASE);
     emit_lea_index(e, reg, reg, second);
 }
 
@@ -855,31 +865,73 @@ static bool has_mem_ops(const struct lower *l, unsigned i)
     return next_op(l, index_in_block(l, i), PLACE_MEM);
 }
 
-/* Before the instruction: its operands' addresses, which it may overwrite the registers of. */
-static void lower_mem_addresses(struct lower *l, unsigned i)
+/* When the accesses of an instruction are reported. */
+enum mem_order {
+    MEM_AFTER,  /* all of them behind it: nothing that is called can look at the guest's state */
+    MEM_AROUND, /* reads before it, once they are known not to fault, and writes behind it */
+    MEM_LISTED, /* the same by C code, which finds out what they are (mem_x86_64.c) */
+};
+
+/* The operations on instruction i's accesses. */
+static unsigned count_mem_ops(const struct lower *l, unsigned i)
+{
+    const struct plugin_op *op = l->unit->ops[l->tb] + l->op;
+    unsigned n = 0;
+    while (l->op + n < l->unit->n_ops[l->tb] && op[n].place == PLACE_MEM &&
+           op[n].insn == index_in_block(l, i))
+        n++;
+    return n;
+}
+
+static enum mem_order find_mem_order(const struct lower *l, unsigned i)
 {
     const struct insn *in = &l->unit->insn[i];
-    if (!in->nmem || !has_mem_ops(l, i))
-        return;
+    const struct plugin_op *op = l->unit->ops[l->tb] + l->op;
+    if (guest_accesses_vary(in))
+        return MEM_LISTED;
+    if (in->kind == INSN_RET) /* its read is the last thing it does here */
+        return MEM_AROUND;
+    for (unsigned n = count_mem_ops(l, i); n > 0; n--, op++)
+        if (op->kind == OP_CALL && !find_light(op))
+            return guest_read_is_aligned(in) ? MEM_LISTED : MEM_AROUND;
+    return MEM_AFTER;
+}
+
+/* Reads the first and the last byte at [rax]. */
+static void lower_probe(struct lower *l, const struct mem_op *m)
+{
+    l->e.now.write = m->flags & MEM_WRITE;
+    emit_load_byte(&l->e, GPR_RDX, GPR_RAX, 0);
+    if (m->size > 1)
+        emit_load_byte(&l->e, GPR_RDX, GPR_RAX, m->size - 1);
+    l->e.now.write = false;
+}
+
+/* Before the instruction: its operands' addresses, which it may overwrite the registers of. probe:
+ * a read that faults must do so now. */
+static void lower_mem_addresses(struct lower *l, const struct insn *in, bool probe)
+{
     spill(l, GPR_RAX, 2);
     spill(l, GPR_RDX, 3);
     for (int m = 0; m < in->nmem; m++) {
-        if (m > 0)
+        if (m > 0) {
             emit_load_gs(&l->e, GPR_RAX, SLOT(2));
-        if (in->mem[m].seg != SEG_NONE || m > 0)
             emit_load_gs(&l->e, GPR_RDX, SLOT(3));
+        }
         emit_address(&l->e, GPR_RAX, GPR_RDX, in, &in->mem[m]);
         emit_store_gs(&l->e, VADDR(m), GPR_RAX);
+        if (probe && in->mem[m].flags & MEM_READ)
+            lower_probe(l, &in->mem[m]);
     }
     restore(l);
     restore(l);
 }
 
-/* One report: size bytes at operand m + offset. */
+/* One report: part of operand m, at offset. */
 static void lower_mem_report(struct lower *l, const struct plugin_op *op, const struct mem_op *part,
-                             unsigned m, unsigned offset, bool store)
+                             unsigned m, unsigned offset)
 {
-    struct report report = {m, offset, plugin_meminfo(part, store)};
+    struct report report = {m, offset, plugin_meminfo(part->size, part->flags)};
     if (op->kind != OP_CALL) {
         lower_inline_op(l, op, false);
         return;
@@ -894,32 +946,65 @@ static void lower_mem_report(struct lower *l, const struct plugin_op *op, const 
     emit_call_op(&l->e, op, PAD_MEM_OP);
 }
 
-/* The operations of instruction i that want rw accesses, for one access. Starts over at first. */
-static void lower_mem_access(struct lower *l, unsigned i, unsigned m, unsigned rw, size_t first)
+/* The operations of instruction i that want rw accesses, for one access; starts at l->op. */
+static void lower_mem_access(struct lower *l, unsigned i, unsigned m, unsigned rw)
 {
     const struct insn *in = &l->unit->insn[i];
     struct mem_op part = in->mem[m];
-    unsigned total = part.size * part.count;
-    part.size = total > MAX_REPORT ? MAX_REPORT : (uint16_t)total;
-    for (unsigned offset = 0; offset < total; offset += part.size) {
+    size_t first = l->op;
+    part.flags &= (uint16_t) ~((MEM_READ | MEM_WRITE) ^ rw);
+    for (unsigned offset = 0; offset < in->mem[m].size; offset += part.size) {
         const struct plugin_op *op;
+        part.size = (uint16_t)guest_access_size(in, offset, in->mem[m].size);
         for (l->op = first; (op = next_op(l, index_in_block(l, i), PLACE_MEM)); l->op++)
             if (op->rw & rw)
-                lower_mem_report(l, op, &part, m, offset, rw == MEM_WRITE);
+                lower_mem_report(l, op, &part, m, offset);
     }
+    l->op = first;
 }
 
-/* After the accesses of an instruction: per operand the read, then the write, in pieces of at most
- * 16 bytes. */
-static void lower_mem_ops(struct lower *l, unsigned i)
+static void lower_mem_operands(struct lower *l, unsigned i, unsigned rw)
 {
     const struct insn *in = &l->unit->insn[i];
-    size_t first = l->op;
-    for (unsigned m = 0; m < in->nmem && has_mem_ops(l, i); m++, l->op = first)
-        for (unsigned rw = MEM_READ; rw <= MEM_WRITE; rw++)
-            if (in->mem[m].flags & rw && !(in->mem[m].flags & MEM_VSIB))
-                lower_mem_access(l, i, m, rw, first);
-    l->op = first;
+    for (unsigned m = 0; m < in->nmem; m++)
+        for (unsigned one = MEM_READ; one <= MEM_WRITE; one++)
+            if (in->mem[m].flags & rw & one)
+                lower_mem_access(l, i, m, one);
+}
+
+/* Lets C report what it lists. */
+static void lower_listed(struct lower *l, unsigned i, enum pad pad)
+{
+    emit_store_gs_imm(&l->e, SLOT(5), count_mem_ops(l, i));
+    emit_call_op(&l->e, l->unit->ops[l->tb] + l->op, pad);
+}
+
+/* Before instruction i. */
+static void lower_mem_before(struct lower *l, unsigned i)
+{
+    const struct insn *in = &l->unit->insn[i];
+    if (!in->nmem || !has_mem_ops(l, i))
+        return;
+    enum mem_order order = find_mem_order(l, i);
+    if (order == MEM_LISTED) {
+        lower_listed(l, i, PAD_MEM_BEFORE);
+        return;
+    }
+    lower_mem_addresses(l, in, order == MEM_AROUND);
+    if (order == MEM_AROUND)
+        lower_mem_operands(l, i, MEM_READ);
+}
+
+/* Behind instruction i. */
+static void lower_mem_after(struct lower *l, unsigned i)
+{
+    if (!l->unit->insn[i].nmem || !has_mem_ops(l, i))
+        return;
+    enum mem_order order = find_mem_order(l, i);
+    if (order == MEM_LISTED)
+        lower_listed(l, i, PAD_MEM_AFTER);
+    else
+        lower_mem_operands(l, i, order == MEM_AROUND ? MEM_WRITE : MEM_READ | MEM_WRITE);
 }
 
 /* A repeated string instruction whose accesses are wanted: one element at a time.
@@ -936,12 +1021,12 @@ static void lower_rep(struct lower *l, unsigned i, const uint8_t *code)
     emit_short(e, 0, 0xeb, 5);
     uint8_t *done = e->p;
     emit_jmp(e, next);
-    lower_mem_addresses(l, i);
+    lower_mem_before(l, i);
     if (in->flags & INSN_USES_GS)
         lower_gs_string(l, in, code, true);
     else
         emit_string(e, in, code, true);
-    lower_mem_ops(l, i);
+    lower_mem_after(l, i);
     if (a32)
         emit_u8(e, PREFIX_A32);
     emit_op_rm(e, 0x8d, GPR_RCX, GPR_RCX, -1);
@@ -1025,10 +1110,10 @@ static void lower_call(struct lower *l, const struct insn *in, unsigned i)
 {
     uint64_t next = in->pc + in->len;
     struct link *link;
-    lower_mem_addresses(l, i);
+    lower_mem_before(l, i);
     lower_push_return(l, next);
     l->e.now.pc = in->target;
-    lower_mem_ops(l, i);
+    lower_mem_after(l, i);
     bool paired = is_next(l, next);
     const uint8_t *stub = make_link(l, in->target, paired, &link);
     roll_set(l, ROLL_CALL);
@@ -1038,7 +1123,7 @@ static void lower_call(struct lower *l, const struct insn *in, unsigned i)
 /* Slot 1 = the target of an indirect branch; rcx, which has it too, is in slot 0. */
 static void lower_target(struct lower *l, const struct insn *in, const uint8_t *code, unsigned i)
 {
-    lower_mem_addresses(l, i);
+    lower_mem_before(l, i);
     spill(l, GPR_RCX, 0);
     lower_load_target(l, in, code);
     emit_store_gs(&l->e, SLOT(1), GPR_RCX);
@@ -1050,7 +1135,7 @@ static void lower_target_index(struct lower *l, uint64_t pc, unsigned i)
     l->e.now = (struct roll){.rule = ROLL_TO_TARGET, .pc = pc};
     if (has_mem_ops(l, i)) {
         emit_load_gs(&l->e, GPR_RCX, SLOT(0));
-        lower_mem_ops(l, i);
+        lower_mem_after(l, i);
         emit_load_gs(&l->e, GPR_RCX, SLOT(1));
     }
     emit_movzx_ecx_cx(&l->e);
@@ -1104,8 +1189,7 @@ static void lower_ret_imm(struct lower *l, const struct insn *in)
 static void lower_ret(struct lower *l, const struct insn *in, unsigned i)
 {
     struct emit *e = &l->e;
-    lower_mem_addresses(l, i);
-    lower_mem_ops(l, i);
+    lower_mem_before(l, i);
     spill(l, GPR_RCX, 0);
     if (in->imm_size) {
         lower_ret_imm(l, in);
@@ -1260,9 +1344,9 @@ static void lower_insn(struct lower *l, unsigned i)
             lower_rep(l, i, code);
             break;
         }
-        lower_mem_addresses(l, i);
+        lower_mem_before(l, i);
         lower_next(l, in, code);
-        lower_mem_ops(l, i);
+        lower_mem_after(l, i);
         break;
     case INSN_JUMP:
         lower_fallthrough(l, in->target);
@@ -1333,7 +1417,8 @@ static unsigned count_reports(const struct insn *in)
 {
     unsigned n = 0;
     for (int m = 0; m < in->nmem; m++)
-        n += 2 * ((unsigned)in->mem[m].size * in->mem[m].count + MAX_REPORT - 1) / MAX_REPORT;
+        for (unsigned at = 0; at < in->mem[m].size; n += 2)
+            at += guest_access_size(in, at, in->mem[m].size);
     return n;
 }
 
@@ -1568,6 +1653,7 @@ enum stop jit_fault(struct cpu *cpu, struct host_state *state, uint64_t address)
         skip_dead_push(state);
         return STOP_RESUME;
     }
+    state->write = roll.write;
     apply_roll(cpu, &roll, state);
     if (roll.rule == ROLL_RETURN) {
         cpu->pc = state->pc;
@@ -1610,7 +1696,7 @@ uint64_t jit_lookup_pad(void)
 static uint64_t find_features(void)
 {
     unsigned a, b, c, d;
-    uint64_t features = getauxval(AT_HWCAP2) & 2 ? FEATURE_FSGSBASE : 0;
+    uint64_t features = has_fsgsbase() ? FEATURE_FSGSBASE : 0;
     __cpuid(1, a, b, c, d);
     if (!(c & bit_OSXSAVE) || !(c & bit_AVX))
         return features;

@@ -102,6 +102,7 @@ static QemuPluginList plugins;
 static __thread unsigned lock_depth, exit_depth;
 static __thread struct qemu_plugin_ctx *current; /* whose callback runs on this thread */
 static __thread uint64_t mem_vaddr;
+static __thread bool in_mem_cb;   /* mem_vaddr is an access's */
 static __thread bool translating; /* in a tb_trans callback, so with tb_lock */
 
 /* ---- locking ------------------------------------------------------------------------- */
@@ -451,6 +452,8 @@ static struct scope scope_enter(struct qemu_plugin_ctx *ctx, int flags)
     if (this_cpu) {
         outer.in_plugin = this_cpu->in_plugin;
         outer.flags = this_cpu->plugin_flags;
+        if (!outer.in_plugin)
+            guest_enter_plugin(this_cpu);
         this_cpu->in_plugin = true;
         this_cpu->plugin_flags = flags;
     }
@@ -463,6 +466,8 @@ static void scope_leave(const struct scope *outer)
     if (this_cpu) {
         this_cpu->in_plugin = outer->in_plugin;
         this_cpu->plugin_flags = outer->flags;
+        if (!outer->in_plugin)
+            guest_leave_plugin(this_cpu);
     }
 }
 
@@ -497,8 +502,9 @@ _Noreturn void plugin_resume_at(uint64_t pc)
 {
     if (!this_cpu || this_cpu->plugin_flags < QEMU_PLUGIN_CB_RW_REGS_PC)
         plugin_abuse("qemu_plugin_set_pc: this callback may not set the pc");
-    current = NULL;
     this_cpu->in_plugin = false;
+    current = NULL;
+    guest_leave_plugin(this_cpu);
     cpu_resume_at(this_cpu, pc);
 }
 
@@ -623,9 +629,14 @@ static struct qemu_plugin_ctx *take_request(void)
     return ctx;
 }
 
+bool plugin_is_pending(void)
+{
+    return __atomic_load_n(&plugin.requests, __ATOMIC_RELAXED);
+}
+
 void plugin_run_pending(void)
 {
-    while (__atomic_load_n(&plugin.requests, __ATOMIC_RELAXED) && !current && !translating) {
+    while (plugin_is_pending() && !current && !translating) {
         struct qemu_plugin_ctx *ctx = take_request();
         if (ctx)
             run_request(ctx);
@@ -654,6 +665,8 @@ static void plugin_request(qemu_plugin_id_t id, enum plugin_request request, plu
     plugin_unlock();
     if (at_once)
         run_request(ctx);
+    else if (is_new)
+        tb_cut();
 }
 
 void qemu_plugin_uninstall(qemu_plugin_id_t id, qemu_plugin_udata_cb_t cb, void *userdata)
@@ -985,35 +998,105 @@ static bool condition_holds(const struct cpu *cpu, const struct plugin_op *op)
     }
 }
 
-void plugin_run_op(struct cpu *cpu, const struct plugin_op *op)
+static void enter_op(struct cpu *cpu, const struct plugin_op *op)
 {
-    struct qemu_plugin_ctx *ctx = op->ctx;
-    if (op->kind == OP_CALL_COND && !condition_holds(cpu, op))
-        return;
-    if (!is_callable(ctx) || ctx->request)
-        return;
-    current = ctx;
-    cpu->pc = op->pc;
+    current = op->ctx;
     cpu->in_plugin = true;
     cpu->plugin_flags = op->cb_flags;
-    (*(qemu_plugin_vcpu_udata_cb_t *)&op->func)((unsigned)cpu->index, op->udata);
+}
+
+/* What a request asks for has to wait until this thread is out of the cache. */
+static void leave_op(struct cpu *cpu)
+{
     cpu->in_plugin = false;
     current = NULL;
-    plugin_run_pending();
+}
+
+void plugin_run_op(struct cpu *cpu, const struct plugin_op *op)
+{
+    if (op->kind == OP_CALL_COND && !condition_holds(cpu, op))
+        return;
+    if (!is_callable(op->ctx) || op->ctx->request)
+        return;
+    cpu->pc = op->pc;
+    guest_enter_plugin(cpu);
+    enter_op(cpu, op);
+    (*(qemu_plugin_vcpu_udata_cb_t *)&op->func)((unsigned)cpu->index, op->udata);
+    leave_op(cpu);
+    guest_leave_plugin(cpu);
+}
+
+static void call_mem_op(struct cpu *cpu, const struct plugin_op *op, uint32_t info, uint64_t vaddr)
+{
+    if (!is_callable(op->ctx) || op->ctx->request)
+        return;
+    enter_op(cpu, op);
+    mem_vaddr = vaddr;
+    in_mem_cb = true;
+    (*(qemu_plugin_vcpu_mem_cb_t *)&op->func)((unsigned)cpu->index, info, vaddr, op->udata);
+    in_mem_cb = false;
+    leave_op(cpu);
 }
 
 void plugin_run_mem_op(struct cpu *cpu, const struct plugin_op *op, uint32_t info, uint64_t vaddr)
 {
-    struct qemu_plugin_ctx *ctx = op->ctx;
-    if (!is_callable(ctx) || ctx->request)
-        return;
-    current = ctx;
-    mem_vaddr = vaddr;
     cpu->pc = op->pc;
-    cpu->in_plugin = true;
-    cpu->plugin_flags = op->cb_flags;
-    (*(qemu_plugin_vcpu_mem_cb_t *)&op->func)((unsigned)cpu->index, info, vaddr, op->udata);
-    cpu->in_plugin = false;
-    current = NULL;
-    plugin_run_pending();
+    guest_enter_plugin(cpu);
+    call_mem_op(cpu, op, info, vaddr);
+    guest_leave_plugin(cpu);
+}
+
+static void run_inline_op(struct cpu *cpu, const struct plugin_op *op)
+{
+    bool pointer = op->kind == OP_ADD_PTR || op->kind == OP_STORE_PTR;
+    uint64_t *word = pointer ? op->ptr : (void *)((uint8_t *)cpu + op->offset);
+    bool add = op->kind == OP_ADD || op->kind == OP_ADD_PTR;
+    *word = (add ? *word : 0) + op->imm;
+}
+
+static void report_access(struct cpu *cpu, const struct plugin_op *ops, size_t n,
+                          const struct access *access)
+{
+    uint32_t info = plugin_meminfo(access->size, access->flags);
+    for (const struct plugin_op *op = ops; op < ops + n; op++) {
+        if (!(op->rw & access->flags))
+            continue;
+        if (op->kind == OP_CALL)
+            call_mem_op(cpu, op, info, access->vaddr);
+        else
+            run_inline_op(cpu, op);
+    }
+}
+
+/* The accesses of the instruction at hand, and how many were reported before it. */
+static __thread struct access accesses[MAX_ACCESSES];
+static __thread size_t n_accesses, n_reported;
+
+static bool can_read(const struct access *access)
+{
+    uint8_t bytes[16];
+    return guest_copy(bytes, (const void *)(uintptr_t)access->vaddr, access->size);
+}
+
+void plugin_run_mem_before(struct cpu *cpu, const struct plugin_op *ops, size_t n)
+{
+    cpu->pc = ops->pc;
+    guest_enter_plugin(cpu);
+    n_accesses = guest_list_accesses(cpu, accesses);
+    for (n_reported = 0; n_reported < n_accesses; n_reported++) {
+        const struct access *access = &accesses[n_reported];
+        if (access->flags & MEM_WRITE || !can_read(access))
+            break;
+        report_access(cpu, ops, n, access);
+    }
+    guest_leave_plugin(cpu);
+}
+
+void plugin_run_mem_after(struct cpu *cpu, const struct plugin_op *ops, size_t n)
+{
+    cpu->pc = ops->pc;
+    guest_enter_plugin(cpu);
+    for (; n_reported < n_accesses; n_reported++)
+        report_access(cpu, ops, n, &accesses[n_reported]);
+    guest_leave_plugin(cpu);
 }

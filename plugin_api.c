@@ -76,16 +76,16 @@ enum {
     INFO_STORE = 1 << 6,
 };
 
-uint32_t plugin_meminfo(const struct mem_op *mem, bool store)
+uint32_t plugin_meminfo(unsigned size, unsigned mem_flags)
 {
     uint32_t info = 0;
-    while (info < INFO_SHIFT && 1u << info < mem->size)
+    while (info < INFO_SHIFT && 1u << info < size)
         info++;
-    if (mem->flags & MEM_SIGNED)
+    if (mem_flags & MEM_SIGNED)
         info |= INFO_SIGNED;
-    if (mem->flags & MEM_BIGEND)
+    if (mem_flags & MEM_BIGEND)
         info |= INFO_BIGEND;
-    return store ? info | INFO_STORE : info;
+    return mem_flags & MEM_WRITE ? info | INFO_STORE : info;
 }
 
 unsigned int qemu_plugin_mem_size_shift(qemu_plugin_meminfo_t info)
@@ -173,15 +173,16 @@ GArray *qemu_plugin_get_registers(void)
 {
     bool old = plugin_api_version(__builtin_return_address(0)) < 6;
     size_t size = old ? DESCRIPTOR_SIZE_5 : sizeof(struct descriptor);
-    uint8_t *elements = calloc((size_t)guest_register_count, size);
+    int count = guest_register_count(this_cpu);
+    uint8_t *elements = calloc((size_t)count, size);
     if (!elements)
         die("out of memory");
-    for (int i = 0; i < guest_register_count; i++) {
+    for (int i = 0; i < count; i++) {
         const struct guest_register *reg = &guest_registers[i];
         struct descriptor d = {(uintptr_t)i + 1, reg->name, reg->feature, reg->read_only};
         memcpy(elements + (size_t)i * size, &d, size);
     }
-    GArray *array = glib_array_new(elements, (unsigned)size, (unsigned)guest_register_count);
+    GArray *array = glib_array_new(elements, (unsigned)size, (unsigned)count);
     free(elements);
     return array;
 }
@@ -200,7 +201,7 @@ static bool may_use_registers(int flags)
 int qemu_plugin_read_register(struct qemu_plugin_register *handle, GByteArray *buf)
 {
     const void *caller = __builtin_return_address(0);
-    uint8_t value[16];
+    uint8_t value[GUEST_REGISTER_MAX];
     if (!may_use_registers(QEMU_PLUGIN_CB_R_REGS))
         return answer_size(caller, -1);
     size_t size = guest_read_register(this_cpu, (int)(uintptr_t)handle - 1, value);
@@ -212,7 +213,7 @@ int qemu_plugin_write_register(struct qemu_plugin_register *handle, GByteArray *
 {
     const void *caller = __builtin_return_address(0);
     int n = (int)(uintptr_t)handle - 1;
-    uint8_t value[16] = {0};
+    uint8_t value[GUEST_REGISTER_MAX] = {0};
     if (!may_use_registers(QEMU_PLUGIN_CB_RW_REGS) || !buf->len)
         return answer_size(caller, -1);
     memcpy(value, buf->data, buf->len < sizeof value ? buf->len : sizeof value);

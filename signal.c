@@ -36,7 +36,8 @@
 #define BIT(sig)           (1ull << ((sig)-1))
 #define SYNC_MASK          (BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGFPE) | BIT(SIGILL) | BIT(SIGTRAP))
 
-#define FLAG_TF            0x100
+#define TRAP_PF            14
+#define WRITE_ERROR        2 /* in a page fault's error code */
 #define FLAG_RF            0x10000
 
 /* Kernel's struct sigaction. */
@@ -536,6 +537,8 @@ static void handle_fault(struct cpu *cpu, int sig, siginfo_t *info, ucontext_t *
         report_own_fault(sig, info, uc);
     enum stop stop = jit_fault(cpu, &host, (uintptr_t)info->si_addr);
     set_state(uc, &host);
+    if (host.write && uc->uc_mcontext.gregs[REG_TRAPNO] == TRAP_PF)
+        uc->uc_mcontext.gregs[REG_ERR] |= WRITE_ERROR;
     if (stop != STOP_GUEST)
         return;
     fix_address(info, host.pc);

@@ -290,6 +290,13 @@ static void cut_all(void)
     jit_clear_table();
 }
 
+void tb_cut(void)
+{
+    tb_lock();
+    cut_all();
+    tb_unlock();
+}
+
 /* Blocks of a flushed cache may not be overwritten while a thread runs them. */
 static void wait_for_others(void)
 {

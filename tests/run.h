@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -115,6 +116,24 @@ static void run_command(struct result *r, char *const argv[], char *const env[],
     r->status = wait_at_most(pid, seconds);
     for (int i = 0; i < 2; i++)
         read_whole(fds[i], &r->out[i], &r->size[i]);
+}
+
+/* Compiles tests/plugins/SOURCE.c to NAME.so, by $CC; its path goes to path. False: it failed. */
+static inline bool build_plugin(char path[PATH_MAX + 32], const char *name, const char *source,
+                                const char *flags)
+{
+    const char *build = getenv("EMU_TEST_BUILD"), *cc = getenv("CC");
+    char command[4 * PATH_MAX], dir[PATH_MAX];
+
+    snprintf(command, sizeof command, "%s/tests/plugins", build ? build : "build");
+    if ((mkdir(command, 0777) && access(command, W_OK)) || !realpath(command, dir))
+        return false;
+    snprintf(path, PATH_MAX + 32, "%s/%s.so", dir, name);
+    snprintf(command, sizeof command,
+             "%s -std=gnu11 -Wall -Wextra -Werror -fvisibility=hidden -shared -fPIC -I. "
+             "-Iplugins %s -o '%s' tests/plugins/%s.c",
+             cc ? cc : "cc", flags, path, source);
+    return !system(command);
 }
 
 #endif

@@ -95,7 +95,7 @@ static void look_at_registers(void)
 {
     GArray *all = qemu_plugin_get_registers();
     const qemu_plugin_reg_descriptor *d = (const qemu_plugin_reg_descriptor *)all->data;
-    check("67 registers", all->len == 67);
+    check("67 registers and more", all->len >= 67);
     check("register names", !strcmp(d[0].name, "rax") && !strcmp(d[7].name, "rsp") &&
                                 !strcmp(d[16].name, "rip") && !strcmp(d[66].name, "orig_rax"));
     check("register features", !strcmp(d[0].feature, "org.gnu.gdb.i386.core") &&
