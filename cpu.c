@@ -34,10 +34,12 @@ static int next_index(void)
     return i;
 }
 
+/* Without plugins there are no scoreboards: limits on address space count them. */
 static struct cpu *map_cpu(void)
 {
-    void *p = mmap(NULL, SCOREBOARD_OFFSET + SCOREBOARD_MAX, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    size_t size = SCOREBOARD_OFFSET + (plugin_is_loaded() ? SCOREBOARD_MAX : 0);
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
     if (p == MAP_FAILED)
         die("out of memory for a virtual CPU: %s", strerror(errno));
     return p;

@@ -795,6 +795,7 @@ struct plugin_op {
 void handle_arg_plugin(const char *arg);
 /* Loads all plugins of the list, in order; dies with QEMU's messages. */
 void qemu_plugin_load_list(void);
+bool plugin_is_loaded(void); /* at least one */
 /* True if any plugin wants the event; cheap. */
 bool plugin_wants_tb_trans(void);
 bool plugin_wants_syscall(void);
@@ -902,6 +903,10 @@ static inline void handle_arg_plugin(const char *arg)
 }
 static inline void qemu_plugin_load_list(void)
 {
+}
+static inline bool plugin_is_loaded(void)
+{
+    return false;
 }
 static inline bool plugin_wants_tb_trans(void)
 {

@@ -758,6 +758,11 @@ static struct qemu_plugin_cb *first_cb(enum qemu_plugin_event ev)
     return __atomic_load_n(&plugin.cb_lists[ev], __ATOMIC_ACQUIRE);
 }
 
+bool plugin_is_loaded(void)
+{
+    return plugin.ctxs != NULL;
+}
+
 bool plugin_wants_tb_trans(void)
 {
     return plugin.event_mask & 1u << QEMU_PLUGIN_EV_VCPU_TB_TRANS;
