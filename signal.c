@@ -284,6 +284,19 @@ static void report_crash(const siginfo_t *info, uint64_t pc)
          symbol ? symbol : "?", (unsigned long long)offset, text, bytes);
 }
 
+/* Sends the signal once more, with its default action, to arrive when the host frame returns: then
+ * the registers, and with them a core dump and a tracer, are the guest's at the instruction in uc.
+ */
+static void die_as_guest(const siginfo_t *info, ucontext_t *uc)
+{
+    struct action fatal = {0};
+    qemu_plugin_atexit_cb();
+    set_host_action(info->si_signo, &fatal);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &(uint64_t){~0ull}, NULL, sizeof(uint64_t));
+    queue_signal(info);
+    *context_mask(uc) = ~BIT(info->si_signo);
+}
+
 /* uc holds the guest's state at the instruction the signal stands before: makes it the handler's
  * first. mask: the guest's before the signal. */
 static void enter_handler(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc, uint64_t mask,
@@ -313,7 +326,8 @@ static void enter_handler(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc
     if (act.handler == 0 || ignored_fault) {
         if (fault)
             report_crash(info, (uint64_t)reg[REG_RIP]);
-        signal_die(cpu, sig);
+        die_as_guest(info, uc);
+        return;
     }
     uint64_t sp = (uint64_t)reg[REG_RSP];
     if (!write_frame(state, &act, info, uc, mask, &sp))

@@ -17,3 +17,23 @@ echo $?
 sed 's/^[0-9]* //; s/0x[0-9a-f]*/ADDRESS/; s/ *[0-9]* vars/ vars/' log
 $RUN strace -c -o counts ./p
 grep -cE ' (write|mmap|execve)$' counts
+# A core dump shows the guest: where it was, its libraries, arguments and threads.
+cat >crash.c <<'END'
+#include <stdlib.h>
+#include <string.h>
+static int inner(int *p) { return *p; }
+int middle(int *p) { return inner(p) + 1; }
+int main(int argc, char **argv) { if (!strcmp(argv[1], "abort")) abort(); return middle((int *)8); }
+END
+gcc -g -O0 -o crash crash.c
+ulimit -c unlimited
+case $(cat /proc/sys/kernel/core_pattern) in core*)
+    for way in abort fault; do
+        ($RUN ./crash $way; echo $?) 2>/dev/null
+        gdb -nx -q -batch -ex bt -ex 'p $_siginfo.si_signo' -ex 'info sharedlibrary' \
+            -ex 'p $_siginfo._sifields._sigfault.si_addr == (void *)8' ./crash core* 2>&1 |
+            sed 's/0x0000[0-9a-f]*/ADDRESS/g; s/argv=0x[0-9a-f]*/argv/' |
+            grep -E '^#|^\$|Yes'
+        rm -f core*
+    done ;;
+esac
