@@ -119,6 +119,10 @@ static bool add_log_item(const char *item)
     return known;
 }
 
+/* Descriptors of emu's own that stay open while the guest runs, in order: log and program. */
+static int own_fds[2];
+static int n_own_fds;
+
 int move_fd_high(int fd)
 {
     struct rlimit limit;
@@ -126,7 +130,18 @@ int move_fd_high(int fd)
 
     if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < 1024)
         lowest = limit.rlim_cur > 16 ? (int)limit.rlim_cur - 8 : 3;
-    return fcntl(fd, F_DUPFD_CLOEXEC, lowest);
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, lowest);
+    if (high >= 0)
+        own_fds[n_own_fds++] = high;
+    return high;
+}
+
+int next_own_fd(unsigned first)
+{
+    for (int i = 0; i < n_own_fds; i++)
+        if ((unsigned)own_fds[i] >= first)
+            return own_fds[i];
+    return -1;
 }
 
 /* Puts the process id in the place of the one %d that a log file name may hold. */

@@ -62,8 +62,11 @@ bool is_own_variable(const char *assignment);
 _Noreturn void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Prints "emu: TEXT\n" on stderr. Not to be found by plugins that want libc's. */
 void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2), visibility("hidden")));
-/* Moves a descriptor to a number that guests do not meet: theirs start at 3 as they do natively. */
+/* Moves a descriptor to a number that guests do not meet: theirs start at 3 as they do natively.
+ * They cannot close it. */
 int move_fd_high(int fd);
+/* The lowest of these, at least first; -1: there is none. */
+int next_own_fd(unsigned first);
 /* Appends to the log (stderr or -D FILE), unbuffered; callers test opt.log themselves. */
 void log_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 

@@ -187,6 +187,46 @@ static bool do_prctl(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
     return false;
 }
 
+/* ---- emu's own descriptors: programs that close everything must not close the log ---- */
+
+static bool is_own_fd(uint64_t fd)
+{
+    return next_own_fd((unsigned)fd) == (int)fd;
+}
+
+static bool do_close(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
+{
+    (void)cpu;
+    *ret = -EBADF;
+    return is_own_fd(arg[0]);
+}
+
+/* Refused as a number above the limit is. */
+static bool do_dup2(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
+{
+    (void)cpu;
+    *ret = -EBADF;
+    return is_own_fd(arg[1]);
+}
+
+static bool do_close_range(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
+{
+    unsigned first = (unsigned)arg[0], last = (unsigned)arg[1];
+    int own;
+
+    (void)cpu;
+    *ret = first > last ? -EINVAL : 0;
+    while (!*ret && first <= last && (own = next_own_fd(first)) >= 0 && (unsigned)own <= last) {
+        const uint64_t part[6] = {first, (uint64_t)own - 1, arg[2]};
+
+        *ret = first < (unsigned)own ? host_syscall(SYS_close_range, part) : 0;
+        first = (unsigned)own + 1;
+    }
+    if (!*ret && first <= last)
+        *ret = host_syscall(SYS_close_range, (const uint64_t[6]){first, last, arg[2]});
+    return true;
+}
+
 /* ---- the table ---- */
 
 /* clang-format off */
@@ -194,7 +234,7 @@ static const struct syscall_row rows[] = {
     [0] = {"read", "dBu", NULL},
     [1] = {"write", "dbu", NULL},
     [2] = {"open", "Lom", proc_open},
-    [3] = {"close", "d", NULL},
+    [3] = {"close", "d", do_close},
     [4] = {"stat", "Lp", NULL},
     [5] = {"fstat", "dp", NULL},
     [6] = {"lstat", "Lp", NULL},
@@ -224,7 +264,7 @@ static const struct syscall_row rows[] = {
     [30] = {"shmat", "=dpx", mem_shmat},
     [31] = {"shmctl", "ddp", NULL},
     [32] = {"dup", "d", NULL},
-    [33] = {"dup2", "dd", NULL},
+    [33] = {"dup2", "dd", do_dup2},
     [34] = {"pause", "", NULL},
     [35] = {"nanosleep", "pp", NULL},
     [36] = {"getitimer", "dp", NULL},
@@ -483,7 +523,7 @@ static const struct syscall_row rows[] = {
     [289] = {"signalfd4", "dpux", NULL},
     [290] = {"eventfd2", "ux", NULL},
     [291] = {"epoll_create1", "x", NULL},
-    [292] = {"dup3", "ddo", NULL},
+    [292] = {"dup3", "ddo", do_dup2},
     [293] = {"pipe2", "po", NULL},
     [294] = {"inotify_init1", "x", NULL},
     [295] = {"preadv", "dpdll", NULL},
@@ -538,7 +578,7 @@ static const struct syscall_row rows[] = {
     [433] = {"fspick", "fsx", NULL},
     [434] = {"pidfd_open", "dx", NULL},
     [435] = {"clone3", "pu", do_nosys},
-    [436] = {"close_range", "uux", NULL},
+    [436] = {"close_range", "uux", do_close_range},
     [437] = {"openat2", "fLpu", proc_openat2},
     [438] = {"pidfd_getfd", "ddx", NULL},
     [439] = {"faccessat2", "fLdx", NULL},
@@ -606,12 +646,20 @@ static bool try_prefix(int nr, const struct syscall_row *row, const uint64_t *ar
 
 /* ---- dispatch ---- */
 
+/* close is frequent, and there is mostly nothing to guard. */
+static bool guards_fds(const struct syscall_row *row)
+{
+    return row && (row->body == do_close || row->body == do_dup2);
+}
+
 enum syscall_route linux_syscall_route(int nr)
 {
     const struct syscall_row *row = find_row(nr);
 
     if (is_x32(nr) || plugin_wants_syscall() || (opt.log & LOG_STRACE) || has_path(row))
         return ROUTE_C;
+    if (guards_fds(row) && next_own_fd(0) < 0)
+        return ROUTE_PASS;
     return row && row->body ? ROUTE_C : ROUTE_PASS;
 }
 

@@ -163,6 +163,31 @@ static void test_log_file(void **state)
     free_result(&log);
 }
 
+/* A program that closes every descriptor, at once and one by one, does not close the log. */
+static void test_kept_log(void **state)
+{
+    char log[] = "/tmp/emu-log-XXXXXX", command[MAX_PATH];
+    char *const argv[] = {emu_path,
+                          (char[]){"-strace"},
+                          (char[]){"-D"},
+                          log,
+                          (char[]){"/usr/bin/perl"},
+                          (char[]){"-e"},
+                          (char[]){"syscall 436, 3, 0xffffffff, 0; syscall 3, $_ for 3 .. 2000; "
+                                   "syscall 33, 0, $_ for 990 .. 1010; print \"end\\n\""},
+                          NULL};
+    char *const env[] = {NULL};
+    struct result r;
+
+    (void)state;
+    close(mkstemp(log));
+    run_command(&r, argv, env, "/", NULL, 60);
+    check_stream("stdout", "end\n", r.out[0]);
+    free_result(&r);
+    snprintf(command, sizeof command, "grep -q ' exit_group(0) = ?' %s && rm %s", log, log);
+    assert_int_equal(system(command), 0);
+}
+
 /* What changes credentials is the kernel's; a line says so. The log is one for all programs. */
 static void test_followed(void **state)
 {
@@ -196,7 +221,7 @@ static void test_followed(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[ROWS + 2];
+    struct CMUnitTest tests[ROWS + 3];
 
     locate_emu();
     for (size_t i = 0; i < ROWS; i++)
@@ -205,5 +230,6 @@ int main(void)
                                        .initial_state = (void *)(uintptr_t)&rows[i]};
     tests[ROWS] = (struct CMUnitTest){.name = "log file", .test_func = test_log_file};
     tests[ROWS + 1] = (struct CMUnitTest){.name = "followed", .test_func = test_followed};
-    return _cmocka_run_group_tests("options", tests, ROWS + 2, NULL, NULL);
+    tests[ROWS + 2] = (struct CMUnitTest){.name = "kept log", .test_func = test_kept_log};
+    return _cmocka_run_group_tests("options", tests, ROWS + 3, NULL, NULL);
 }
