@@ -80,10 +80,25 @@ void *glib_array_new(const void *elements, unsigned size, unsigned n)
     return a;
 }
 
+/* Reading a register must not cost a search of the libraries: one per plugin and thread does. */
+static void *find_append(void)
+{
+    static __thread struct {
+        void *plugin, *append;
+        bool known;
+    } last;
+    if (!last.known || last.plugin != plugin_current_handle()) {
+        last.append = find_glib("g_byte_array_append");
+        last.plugin = plugin_current_handle();
+        last.known = true;
+    }
+    return last.append;
+}
+
 void glib_bytes_append(void *byte_array, const void *data, unsigned len)
 {
     void *(*append)(void *, const void *, unsigned);
-    *(void **)&append = find_glib("g_byte_array_append");
+    *(void **)&append = find_append();
     if (append) {
         append(byte_array, data, len);
         return;
