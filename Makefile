@@ -71,7 +71,7 @@ $(BUILD)/flags: FORCE
 
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 TEST_LIBS = -lcmocka
-RUNS_EMU := guest count options plugin bad_elf access
+RUNS_EMU := guest count options plugin bad_elf access lockstep
 UNIT  := $(filter-out $(RUNS_EMU:%=$(BUILD)/tests/test_%),$(TESTS))
 
 # A test pulls from the archive only what it names: test_decode gets decode.o alone.
@@ -113,7 +113,7 @@ export EMU_TEST_BUILD := $(BUILD)
 # Every test program runs, also behind one that failed.
 RUN_TESTS = status=0; for t in $(1); do echo "== $$t"; $$t || status=1; done; exit $$status
 
-check: all $(TESTS) $(GUESTS)
+check: all $(TESTS) $(GUESTS) lockstep
 	@$(call RUN_TESTS,$(TESTS))
 # The guest suite in every forced mode, and again and again under load.
 check-modes: all $(BUILD)/tests/test_guest $(GUESTS)
@@ -140,7 +140,7 @@ fuzz: $(BUILD)/tests/fuzz_decode
 bench-decode: $(BUILD)/tests/bench_decode
 	$<
 
-# The processor beside emu, instruction by instruction: emu -plugin build/tests/liblockstep.so PROG
+# The processor beside emu, instruction by instruction (CONTRIBUTING.md).
 lockstep: $(BUILD)/tests/liblockstep.so
 $(BUILD)/tests/liblockstep.so: tests/plugins/lockstep.c $(BUILD)/flags
 	$(CC) $(COMMON) -fPIC -fvisibility=hidden -Iplugins $(CPPFLAGS) $(CFLAGS) -shared -o $@ $<

@@ -191,6 +191,7 @@ static uint64_t enter_cache(struct cpu *cpu)
 
 static uint64_t run_syscall(struct cpu *cpu)
 {
+    guest_enter_syscall(cpu);
     cpu->syscall = guest_result(cpu);
     if (linux_syscall(cpu) == SYSCALL_DONE)
         return EXIT_LOOKUP;

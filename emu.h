@@ -337,6 +337,7 @@ struct cpu {
     uint64_t vaddr[4];      /* addresses of an instruction's operands, for mem callbacks */
     uint32_t pending;       /* a signal waits for the guest to be at an instruction */
     volatile bool in_cache; /* runs code that a flush would drop, or is about to */
+    uint8_t *vector_frame;  /* vector and x87 state in the kernel's form, for jit_raise */
     _Alignas(64) uint8_t vec[VEC_AREA];
     _Alignas(16) uint8_t x87[512]; /* while a plugin runs: the x87 state, as fxsave stores it */
     bool x87_saved;                /* to be loaded again; else the processor's is initial */
@@ -374,6 +375,7 @@ CPU_OFFSET_IS(features, CPU_FEATURES);
 CPU_OFFSET_IS(mxcsr, CPU_MXCSR);
 CPU_OFFSET_IS(vaddr, CPU_VADDR);
 CPU_OFFSET_IS(pending, CPU_PENDING);
+CPU_OFFSET_IS(vector_frame, CPU_VECTOR_FRAME);
 CPU_OFFSET_IS(vec, CPU_VEC);
 _Static_assert(sizeof(struct cpu) <= SCOREBOARD_OFFSET, "scoreboards follow the cpu");
 
@@ -402,6 +404,7 @@ void cpu_restore(struct cpu *cpu, struct cpu_snapshot *snapshot);
 /* Accessors: what neutral files may know of guest registers (guest_x86_64.c). */
 uint64_t guest_sp(const struct cpu *cpu);
 void guest_set_sp(struct cpu *cpu, uint64_t sp);
+void guest_enter_syscall(struct cpu *cpu); /* cpu->pc is behind the instruction */
 int guest_syscall_number(const struct cpu *cpu);
 uint64_t guest_syscall_arg(const struct cpu *cpu, int i); /* i = 0..5 */
 void guest_set_syscall_arg(struct cpu *cpu, int i, uint64_t value);
@@ -555,6 +558,9 @@ enum stop jit_fault(struct cpu *cpu, struct host_state *state, uint64_t address)
 enum stop jit_interrupt(struct cpu *cpu, struct host_state *state);
 /* True if the block at host_pc holds code of the page of address. */
 bool jit_runs_page(uint64_t host_pc, uint64_t address);
+/* Size of the state that signal frames carry besides the general registers, in xsave's standard
+ * form, tiles aside; *components: its bits of XCR0, 0: a processor without xsave. */
+uint32_t jit_vector_state(uint64_t *components);
 /* Makes the calling thread able to run generated code for cpu: %gs, features. */
 void jit_attach(struct cpu *cpu);
 /* Host address at which generated code goes on at cpu->pc with all registers live. */
@@ -565,9 +571,9 @@ uint64_t jit_lookup_pad(void);
 uint64_t jit_enter(struct cpu *cpu); /* runs from cpu->jump; returns the exit reason */
 /* What cpu->jump may be besides code in the cache. */
 extern const char jit_forward_syscall[]; /* makes the guest's syscall, then EXIT_SYSRET */
-extern const char jit_raise[];           /* traps, for signal.c */
+extern const char jit_raise[];           /* lets signal.c change the guest's state */
 /* Ranges of host code, for signal.c: see there. */
-extern const char jit_enter_check[], jit_enter_flags[], jit_leave[], jit_entry_end[];
+extern const char jit_enter_check[], jit_enter_jump[], jit_leave[];
 extern const char jit_forward_syscall_made[];
 extern const char guest_copy_end[], guest_copy_fault[];
 
@@ -670,6 +676,7 @@ void smc_forget(uint64_t start, uint64_t len);
 
 void signal_init(void); /* once, before the first vCPU runs */
 void signal_thread_init(struct cpu *cpu);
+void signal_inherit(struct cpu *cpu, const struct cpu *parent); /* what a new thread does */
 /* Makes cpu go to the handler of what is pending when it enters the cache. */
 void signal_deliver(struct cpu *cpu);
 /* A synchronous signal at cpu->pc: siginfo's si_code and si_addr; trap number and error code as the

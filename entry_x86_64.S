@@ -189,13 +189,12 @@ resume_guest:
     call jit_load_vec
     call jit_load_guest_fs
     pushq CPU_FLAGS(%rbx)
-    .globl jit_enter_check, jit_enter_flags
+    .globl jit_enter_check
 jit_enter_check:                /* a signal waits: step (TF) to the first guest instruction */
     cmpl $0, CPU_PENDING(%rbx)
-    je jit_enter_flags
+    je 1f
     orq $0x100, (%rsp)
-jit_enter_flags:
-    popfq
+1:  popfq
     mov GS(REG(0)), %rax
     mov GS(REG(1)), %rcx
     mov GS(REG(2)), %rdx
@@ -308,10 +307,32 @@ jit_forward_syscall_made:
     movq $EXIT_SYSRET, GS(CPU_EXIT_REASON)
     jmp leave_guest
 
-/* cpu->jump leads here for signal.c to find the guest's registers in a signal frame. */
+/* cpu->jump leads here for signal.c to change the guest's state as a handler would: the general
+ * registers are in the cpu already, the vector and x87 state goes to cpu->vector_frame. The
+ * kernel takes all of it from the frame that signal_change_state() makes. */
     .globl jit_raise
 jit_raise:
-    ud2
+    mov GS(CPU_HOST_SP), %rsp
+    push $0x202
+    popfq
+    mov GS(CPU_SELF), %rbx
+    mov CPU_VECTOR_FRAME(%rbx), %rdi
+    testb $FEATURE_AVX, CPU_FEATURES(%rbx)
+    jz 1f
+    mov 472(%rdi), %eax         /* sw_reserved: which components the kernel restores */
+    mov 476(%rdi), %edx
+    xsave64 (%rdi)
+    vzeroupper
+    jmp 2f
+1:  fxsave64 (%rdi)
+2:  ldmxcsr default_mxcsr(%rip)
+    call jit_load_host_fs
+    mov %rbx, %rdi
+    call signal_change_state
+    mov %rax, %rsp
+    call jit_load_guest_fs
+    mov $15, %eax               /* rt_sigreturn */
+    syscall
 
 /* Plugin callbacks: called by generated code on the host's stack, with rsp in the cpu already and
  * exit_arg = struct plugin_op. The site loads rsp again. */
@@ -343,8 +364,6 @@ callback_done:
     lea return_to_site(%rip), %rax
     mov %rax, CPU_BACK(%rbx)
     jmp resume_guest
-    .globl jit_entry_end
-jit_entry_end:
 
 /* bool guest_copy(void *dst, const void *src, size_t len): a fault between the labels makes
  * signal.c go on at guest_copy_fault. */
@@ -393,16 +412,20 @@ signal_entry:
     syscall
     mov (%rsp), %r12
     mov CPU_HOST_FS(%rbx), %rsi
+    cmp %rsi, %r12
+    je 2f
     call set_fs
-    add $8, %rsp
+2:  add $8, %rsp
     pop %rdx
     pop %rsi
     pop %rdi
     mov %r12, %rcx
     call signal_handle
     mov %r12, %rsi
+    cmp CPU_HOST_FS(%rbx), %rsi
+    je 3f
     call set_fs
-    add $8, %rsp
+3:  add $8, %rsp
     pop %r12
     pop %rbx
     ret

@@ -50,6 +50,15 @@ int64_t guest_result(const struct cpu *cpu)
     return (int64_t)cpu->reg[GPR_RAX];
 }
 
+#define FLAG_TF 0x100
+
+/* What the instruction itself changes. The trap flag would be ours. */
+void guest_enter_syscall(struct cpu *cpu)
+{
+    cpu->reg[GPR_RCX] = cpu->pc;
+    cpu->reg[11] = cpu->flags & ~(uint64_t)FLAG_TF;
+}
+
 void guest_set_result(struct cpu *cpu, int64_t value)
 {
     cpu->reg[GPR_RAX] = (uint64_t)value;

@@ -1710,6 +1710,24 @@ static uint64_t find_features(void)
     return features;
 }
 
+uint32_t jit_vector_state(uint64_t *components)
+{
+    enum { TILES = 3 << 17 };
+    unsigned low, high, offset, len, c, d;
+    uint32_t size = 512 + 64;
+    *components = 0;
+    if (!(find_features() & FEATURE_AVX))
+        return 512;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    *components = ((uint64_t)high << 32 | low) & ~(uint64_t)TILES;
+    for (int i = 2; i < 63; i++) {
+        __cpuid_count(13, i, len, offset, c, d);
+        if (*components >> i & 1 && offset + len > size)
+            size = offset + len;
+    }
+    return size;
+}
+
 void jit_attach(struct cpu *cpu)
 {
     cpu->features = find_features();

@@ -154,6 +154,7 @@ static void *run_thread(void *arg)
     set_child_state(cpu, start->args);
     if (start->args->flags & CLONE_PARENT_SETTID)
         store_tid(start->args->ptid, cpu->tid);
+    signal_inherit(cpu, start->parent);
     cpu->clear_tid = start->args->flags & CLONE_CHILD_CLEARTID ? start->args->ctid : 0;
     signal_set_mask(cpu, start->mask);
     start->tid = cpu->tid;

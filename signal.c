@@ -5,11 +5,14 @@
  * (jit_fault, jit_interrupt), writes the frame the kernel would have written on the guest's
  * stack, and lets the host frame return into the guest's handler. Signals that find the thread
  * in C, or between two guest instructions' pieces, wait: in C until the cache is entered again
- * (jit_raise makes a host frame then), in the cache by single steps to the next instruction.
+ * (jit_raise makes a frame like the kernel's then), in the cache by single steps to the next
+ * instruction.
  *
  * The guest's signal mask is the host's but for the synchronous signals, which stay open for
- * emu's own use; the guest's wish for those is kept in the thread's state. While a signal waits,
- * everything is blocked on the host and the guest's mask is kept in the state too.
+ * emu's own use; the guest's wish for those is kept in the thread's state. One of them that was
+ * sent (kill, raise) while the guest blocks it is sent again with the host blocking it too, so that
+ * the kernel keeps it pending. While a signal waits, everything is blocked on the host and the
+ * guest's mask is kept in the state too.
  *
  * signal_handle() and what it calls run on the thread's own alternate stack with the host's %fs
  * (entry_x86_64.S sees to that). Handlers may come between any two instructions of emu, but they
@@ -27,18 +30,30 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#define SIGNALS            64
-#define HOST_STACK         (256 << 10)
-#define RED_ZONE           128
-#define KERNEL_SA_RESTORER 0x04000000
-#define KERNEL_MINSIGSTKSZ 2048
+#define SIGNALS             64
+#define HOST_STACK          (256 << 10)
+#define RAISED_FRAME        (32 << 10) /* struct frame and the vector state of jit_raise */
+#define VECTOR_OFFSET       4096
+#define RED_ZONE            128
+#define KERNEL_SA_RESTORER  0x04000000
+#define KERNEL_MINSIGSTKSZ  2048
 
-#define BIT(sig)           (1ull << ((sig)-1))
-#define SYNC_MASK          (BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGFPE) | BIT(SIGILL) | BIT(SIGTRAP))
+#define BIT(sig)            (1ull << ((sig)-1))
+#define SYNC_MASK           (BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGFPE) | BIT(SIGILL) | BIT(SIGTRAP))
 
-#define TRAP_PF            14
-#define WRITE_ERROR        2 /* in a page fault's error code */
-#define FLAG_RF            0x10000
+#define TRAP_PF             14
+#define WRITE_ERROR         2 /* in a page fault's error code */
+#define FLAG_RF             0x10000
+
+#define SS_AUTODISARM       (1u << 31)
+
+/* uc_flags (arch/x86/include/uapi/asm/ucontext.h) and the selectors of a 64-bit program. */
+#define FLAG_FP_XSTATE      1
+#define FLAG_SIGCONTEXT_SS  2
+#define FLAG_STRICT_RESTORE 4
+#define USER_CS_AND_SS      0x2b000000000033
+#define VECTOR_MAGIC1       0x46505853
+#define VECTOR_MAGIC2       0x46505845
 
 /* Kernel's struct sigaction. */
 struct action {
@@ -67,12 +82,19 @@ struct signal_state {
     siginfo_t fault; /* REQUEST_FAULT, with the processor's trap number and error code */
     int trap, error;
     uint64_t frame;     /* REQUEST_RETURN: the guest's struct frame */
+    bool closed;        /* C has blocked everything on the host */
+    bool pushes_flags;  /* the instruction that is being stepped over does */
     bool held;          /* an asynchronous signal waits; all are blocked on the host */
     siginfo_t info;     /* that signal */
     uint64_t mask;      /* and the guest's mask meanwhile */
     uint64_t sync_mask; /* synchronous signals that the guest blocks */
-    stack_t alt;        /* guest's alternate stack */
-    void *host_stack;   /* the handlers' own */
+    uint64_t sent_mask; /* those of them that were sent: the host blocks them as well */
+    stack_t alt;        /* guest's alternate stack: size 0: none; flags as sigaltstack was given */
+    void *host_stack;   /* the handlers' own; in it, below what they use, the raised frame */
+    uint64_t raised;    /* guest's mask where jit_raise was entered */
+    struct {
+        greg_t trap, error, address;
+    } latest; /* fault of this thread, which the kernel shows in the frames of all signals */
 };
 
 static struct action actions[SIGNALS + 1];               /* as the guest set them */
@@ -81,6 +103,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of actions; innermos
 void signal_entry(int sig, siginfo_t *info, void *context);
 void signal_restorer(void);
 void signal_handle(int sig, siginfo_t *info, ucontext_t *uc, uint64_t guest_fs);
+void *signal_change_state(struct cpu *cpu);
 
 /* ---- host side
  * -------------------------------------------------------------------------------------- */
@@ -116,8 +139,10 @@ static void mirror_action(int sig)
     struct action host = {.handler = guest->handler};
     if (sync || guest->handler > 1 || (guest->handler == 0 && is_fatal_by_default(sig))) {
         host.handler = (uintptr_t)signal_entry;
-        host.flags = SA_SIGINFO | SA_ONSTACK | KERNEL_SA_RESTORER |
-                     (guest->flags & (SA_RESTART | SA_NOCLDSTOP | SA_NOCLDWAIT));
+        host.flags =
+            SA_SIGINFO | SA_ONSTACK | KERNEL_SA_RESTORER |
+            (guest->flags & (SA_RESTART | SA_NOCLDSTOP | SA_NOCLDWAIT)) |
+            (guest->handler == 1 ? SA_RESTART : 0); /* what is ignored interrupts nothing */
         host.restorer = (uintptr_t)signal_restorer;
         host.mask = ~SYNC_MASK;
     } else {
@@ -145,27 +170,16 @@ static uint64_t get_host_mask(void)
     return mask;
 }
 
-static void set_host_mask(uint64_t mask)
+/* What the host blocks for the guest's mask. */
+static uint64_t mask_for_host(const struct signal_state *state, uint64_t mask)
 {
-    mask &= ~SYNC_MASK;
-    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+    return (mask & ~SYNC_MASK) | state->sent_mask;
 }
 
-void signal_thread_init(struct cpu *cpu)
+static void set_host_mask(const struct signal_state *state, uint64_t mask)
 {
-    uint64_t mask = get_host_mask();
-    struct signal_state *state = calloc(1, sizeof(*state));
-    void *stack =
-        mmap(NULL, HOST_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (!state || stack == MAP_FAILED)
-        die("out of memory for a thread's signal stack");
-    state->alt.ss_flags = SS_DISABLE;
-    state->host_stack = stack;
-    state->sync_mask = mask & SYNC_MASK; /* a program may be executed with them blocked */
-    set_host_mask(mask);
-    cpu->signals = state;
-    stack_t alt = {.ss_sp = stack, .ss_size = HOST_STACK};
-    sigaltstack(&alt, NULL);
+    mask = mask_for_host(state, mask);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
 }
 
 /* The guest's mask, wherever it is. */
@@ -177,6 +191,15 @@ static uint64_t current_mask(const struct signal_state *state)
 static uint64_t *context_mask(ucontext_t *uc)
 {
     return (uint64_t *)(void *)&uc->uc_sigmask;
+}
+
+/* The guest goes on with this mask when the host's handler returns. */
+static void set_context_mask(struct signal_state *state, ucontext_t *uc, uint64_t mask)
+{
+    state->closed = false;
+    state->sync_mask = mask & SYNC_MASK;
+    state->sent_mask &= mask;
+    *context_mask(uc) = mask_for_host(state, mask);
 }
 
 _Noreturn void signal_die(struct cpu *cpu, int sig)
@@ -211,10 +234,34 @@ static void release_held(struct cpu *cpu)
 /* ---- guest frames
  * ------------------------------------------------------------------------------------- */
 
-static bool on_alt_stack(const struct signal_state *state, uint64_t sp)
+static bool is_within_alt_stack(const struct signal_state *state, uint64_t sp)
 {
     uint64_t base = (uintptr_t)state->alt.ss_sp;
-    return !(state->alt.ss_flags & SS_DISABLE) && sp > base && sp - base <= state->alt.ss_size;
+    return sp > base && sp - base <= state->alt.ss_size;
+}
+
+static bool on_alt_stack(const struct signal_state *state, uint64_t sp)
+{
+    return !((unsigned)state->alt.ss_flags & SS_AUTODISARM) && is_within_alt_stack(state, sp);
+}
+
+static int alt_stack_flags(const struct signal_state *state, uint64_t sp)
+{
+    return !state->alt.ss_size ? SS_DISABLE : on_alt_stack(state, sp) ? SS_ONSTACK : 0;
+}
+
+/* sigaltstack's part that sets; sp: the guest's. */
+static int64_t set_alt_stack(struct signal_state *state, const stack_t *new, uint64_t sp)
+{
+    unsigned mode = (unsigned)new->ss_flags & ~SS_AUTODISARM;
+    if (on_alt_stack(state, sp))
+        return -EPERM;
+    if (mode != SS_DISABLE && mode != SS_ONSTACK && mode != 0)
+        return -EINVAL;
+    if (mode != SS_DISABLE && new->ss_size < KERNEL_MINSIGSTKSZ)
+        return -ENOMEM;
+    state->alt = mode == SS_DISABLE ? (stack_t){.ss_flags = new->ss_flags} : *new;
+    return 0;
 }
 
 /* Bytes of the vector state in a host frame (struct _fpx_sw_bytes at 464). */
@@ -223,32 +270,99 @@ static uint32_t vector_state_size(const uint8_t *fp)
     uint32_t magic, size;
     memcpy(&magic, fp + 464, 4);
     memcpy(&size, fp + 468, 4);
-    return magic == 0x46505853 ? size : 512;
+    return magic == VECTOR_MAGIC1 ? size : 512;
+}
+
+/* What the kernel writes into the frames it makes (struct _fpx_sw_bytes), as far as it can be known
+ * before the first one. Tile state is there only for who has asked for it. */
+static void describe_vector_state(uint8_t *fp)
+{
+    static const uint32_t magic[] = {VECTOR_MAGIC1, VECTOR_MAGIC2};
+    uint64_t components;
+    uint32_t size = jit_vector_state(&components), extended = size + sizeof(magic[1]);
+    if (!components)
+        return;
+    memcpy(fp + 464, &magic[0], 4);
+    memcpy(fp + 468, &extended, 4);
+    memcpy(fp + 472, &components, 8);
+    memcpy(fp + 480, &size, 4);
+    memcpy(fp + size, &magic[1], 4);
+}
+
+static stack_t host_alt_stack(const struct signal_state *state)
+{
+    return (stack_t){.ss_sp = (char *)state->host_stack + RAISED_FRAME,
+                     .ss_size = HOST_STACK - RAISED_FRAME};
+}
+
+/* The first thread starts with the mask it was executed with, others with everything blocked. */
+void signal_thread_init(struct cpu *cpu)
+{
+    uint64_t mask = get_host_mask();
+    struct signal_state *state = calloc(1, sizeof(*state));
+    uint8_t *stack =
+        mmap(NULL, HOST_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    bool first = cpu->tid == getpid();
+    if (!state || stack == MAP_FAILED)
+        die("out of memory for a thread's signal stack");
+    state->alt.ss_flags = first ? 0 : SS_DISABLE; /* as the kernel starts them */
+    state->host_stack = stack;
+    state->closed = !first;
+    cpu->signals = state;
+    cpu->vector_frame = stack + VECTOR_OFFSET;
+    describe_vector_state(cpu->vector_frame);
+    stack_t alt = host_alt_stack(state);
+    sigaltstack(&alt, NULL);
+    state->sync_mask = mask & SYNC_MASK;
+    set_host_mask(state, mask);
+}
+
+void signal_inherit(struct cpu *cpu, const struct cpu *parent)
+{
+    cpu->signals->latest = parent->signals->latest;
+}
+
+/* Where the vector state of a new frame goes (get_sigframe in arch/x86/kernel/signal.c); 0: it
+ * would overflow the alternate stack. */
+static uint64_t place_frame(const struct signal_state *state, const struct action *act, uint64_t sp,
+                            uint32_t fp_size)
+{
+    bool on_alt = on_alt_stack(state, sp);
+    uint64_t top = sp - RED_ZONE;
+    if (act->flags & SA_ONSTACK && alt_stack_flags(state, top) == 0) {
+        top = (uintptr_t)state->alt.ss_sp + state->alt.ss_size;
+        on_alt = true;
+    }
+    uint64_t fp_at = (top - fp_size) & ~63ull;
+    return on_alt && !is_within_alt_stack(state, fp_at - sizeof(struct frame) - 8) ? 0 : fp_at;
 }
 
 /* Writes the guest's frame; false: its stack cannot take it. *sp: in the stack pointer, out the
  * frame's address. */
-static bool write_frame(const struct signal_state *state, const struct action *act,
-                        const siginfo_t *info, const ucontext_t *uc, uint64_t mask, uint64_t *sp)
+static bool write_frame(struct signal_state *state, const struct action *act, const siginfo_t *info,
+                        ucontext_t *uc, uint64_t mask, uint64_t *sp)
 {
     const uint8_t *fp = (const uint8_t *)uc->uc_mcontext.fpregs;
+    greg_t *reg = uc->uc_mcontext.gregs;
     uint32_t fp_size = vector_state_size(fp);
-    uint64_t top = *sp - RED_ZONE;
-    if (act->flags & SA_ONSTACK && !(state->alt.ss_flags & SS_DISABLE) && !on_alt_stack(state, *sp))
-        top = (uintptr_t)state->alt.ss_sp + state->alt.ss_size;
-    uint64_t fp_at = (top - fp_size) & ~63ull;
+    uint64_t fp_at = place_frame(state, act, *sp, fp_size);
     uint64_t frame_at = ((fp_at - sizeof(struct frame)) & ~15ull) - 8;
     struct frame frame = {.restorer = act->restorer,
                           .uc = {.flags = uc->uc_flags, .stack = state->alt, .mask = mask},
                           .info = *info};
-    frame.uc.stack.ss_flags = state->alt.ss_flags & SS_DISABLE ? SS_DISABLE
-                              : on_alt_stack(state, *sp)       ? SS_ONSTACK
-                                                               : 0;
+    reg[REG_TRAPNO] = state->latest.trap;
+    reg[REG_ERR] = state->latest.error;
+    reg[REG_CR2] = state->latest.address;
+    reg[REG_OLDMASK] = (greg_t)mask;
     memcpy(frame.uc.mcontext, &uc->uc_mcontext, sizeof(frame.uc.mcontext));
     memcpy(frame.uc.mcontext + offsetof(mcontext_t, fpregs), &fp_at, sizeof(fp_at));
     *sp = frame_at;
-    return guest_copy((void *)fp_at, fp, fp_size) &&
-           guest_copy((void *)frame_at, &frame, sizeof(frame));
+    if (!fp_at || !guest_copy((void *)fp_at, fp, fp_size) ||
+        !guest_copy((void *)frame_at, &frame, sizeof(frame)))
+        return false;
+    if ((unsigned)state->alt.ss_flags & SS_AUTODISARM)
+        state->alt = (stack_t){.ss_flags = SS_DISABLE};
+    return true;
 }
 
 /* The handler starts with initial vector and x87 state. */
@@ -302,6 +416,7 @@ static void die_as_guest(const siginfo_t *info, ucontext_t *uc)
 static void enter_handler(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc, uint64_t mask,
                           bool fault)
 {
+    static const siginfo_t bad_stack = {.si_signo = SIGSEGV, .si_code = SI_KERNEL};
     struct signal_state *state = cpu->signals;
     greg_t *reg = uc->uc_mcontext.gregs;
     int sig = info->si_signo;
@@ -318,7 +433,7 @@ static void enter_handler(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc
     if (harmless) /* its handler went while it waited */
         queue_signal(info);
     if (harmless || (act.handler == 1 && !ignored_fault)) {
-        *context_mask(uc) = mask & ~SYNC_MASK;
+        set_context_mask(state, uc, mask);
         cpu->pc = (uint64_t)reg[REG_RIP];
         reg[REG_RIP] = (greg_t)jit_lookup_pad();
         return;
@@ -330,11 +445,13 @@ static void enter_handler(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc
         return;
     }
     uint64_t sp = (uint64_t)reg[REG_RSP];
-    if (!write_frame(state, &act, info, uc, mask, &sp))
-        signal_die(cpu, SIGSEGV);
-    mask |= act.mask | (act.flags & SA_NODEFER ? 0 : BIT(sig));
-    state->sync_mask = mask & SYNC_MASK;
-    *context_mask(uc) = mask & ~SYNC_MASK;
+    if (!write_frame(state, &act, info, uc, mask, &sp)) {
+        if (sig == SIGSEGV)
+            signal_die(cpu, SIGSEGV);
+        enter_handler(cpu, &bad_stack, uc, mask, true);
+        return;
+    }
+    set_context_mask(state, uc, mask | act.mask | (act.flags & SA_NODEFER ? 0 : BIT(sig)));
     reset_vector_state((uint8_t *)uc->uc_mcontext.fpregs);
     reg[REG_RDI] = sig;
     reg[REG_RSI] = (greg_t)(sp + offsetof(struct frame, info));
@@ -369,8 +486,8 @@ static void leave_handler(struct cpu *cpu, ucontext_t *uc)
         uc->uc_mcontext.gregs[i] = guest.uc_mcontext.gregs[i];
     cpu->pc = (uint64_t)guest.uc_mcontext.gregs[REG_RIP];
     uc->uc_mcontext.gregs[REG_RIP] = (greg_t)jit_lookup_pad();
-    state->sync_mask = frame.uc.mask & SYNC_MASK;
-    *context_mask(uc) = frame.uc.mask & ~SYNC_MASK;
+    set_context_mask(state, uc, frame.uc.mask);
+    set_alt_stack(state, &frame.uc.stack, (uint64_t)uc->uc_mcontext.gregs[REG_RSP]);
 }
 
 /* ---- the handler
@@ -411,7 +528,7 @@ static void hold_signal(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
     state->held = true;
     state->info = *info;
     cpu->pending = 1;
-    *context_mask(uc) = ~SYNC_MASK;
+    *context_mask(uc) = mask_for_host(state, ~0ull);
 }
 
 static bool is_between(uint64_t pc, const char *start, const char *end)
@@ -432,9 +549,29 @@ static void deliver(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
 /* The same for a fault of the guest's instruction; a held signal comes after it. */
 static void deliver_fault(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
 {
+    const greg_t *reg = uc->uc_mcontext.gregs;
+    struct signal_state *state = cpu->signals;
     uint64_t mask = guest_mask(cpu, uc);
+    state->latest.trap = reg[REG_TRAPNO];
+    state->latest.error = reg[REG_ERR];
+    if (reg[REG_TRAPNO] == TRAP_PF)
+        state->latest.address = reg[REG_CR2];
     release_held(cpu);
     enter_handler(cpu, info, uc, mask, true);
+}
+
+static bool is_pushf(const uint8_t *code)
+{
+    return code[0] == 0x9c || ((code[0] == 0x66 || code[0] == 0x48) && code[1] == 0x9c);
+}
+
+/* The word that the guest has pushed while it was stepped must not show it. */
+static void clear_pushed_trap_flag(struct signal_state *state, const ucontext_t *uc)
+{
+    uint8_t *byte = (uint8_t *)uc->uc_mcontext.gregs[REG_RSP] + 1;
+    if (state->pushes_flags)
+        *byte &= (uint8_t) ~(FLAG_TF >> 8);
+    state->pushes_flags = false;
 }
 
 /* An asynchronous signal in the cache, or the next step after one. */
@@ -448,6 +585,7 @@ static void interrupt_cache(struct cpu *cpu, const siginfo_t *info, ucontext_t *
     }
     if (!cpu->signals->held)
         hold_signal(cpu, info, uc);
+    cpu->signals->pushes_flags = is_pushf((const uint8_t *)host.pc);
     uc->uc_mcontext.gregs[REG_EFL] |= FLAG_TF;
 }
 
@@ -465,12 +603,41 @@ static void interrupt_host(struct cpu *cpu, const siginfo_t *info, ucontext_t *u
         signal_die(cpu, SIGABRT); /* the plugin's own abort() */
     if (!cpu->signals->held)
         hold_signal(cpu, info, uc);
-    if (is_between(pc, jit_enter_check, jit_enter_flags + 1))
-        uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)jit_enter_check;
-    else if (is_between(pc, jit_enter_flags + 1, jit_leave))
+    if (is_between(pc, jit_enter_jump, jit_leave))
         uc->uc_mcontext.gregs[REG_EFL] |= FLAG_TF;
     else
         uc->uc_mcontext.gregs[REG_EFL] &= ~FLAG_TF;
+}
+
+/* On the way into the cache only general registers and flags are still to be loaded from the cpu.
+ */
+static void finish_entry(const struct cpu *cpu, ucontext_t *uc)
+{
+    struct host_state host = {.pc = cpu->back};
+    memcpy(host.reg, cpu->reg, sizeof(host.reg));
+    set_state(uc, &host);
+    uc->uc_mcontext.gregs[REG_EFL] = (greg_t)cpu->flags;
+}
+
+/* A synchronous signal that was sent, not raised, while the guest blocks it or nothing else could
+ * have come. If the host blocks it already, the mask of a call (sigsuspend) has let it through. */
+static bool is_sent_to_blocked(const struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
+{
+    const struct signal_state *state = cpu->signals;
+    uint64_t bit = BIT(info->si_signo);
+    return SYNC_MASK & bit && info->si_code <= 0 && !(*context_mask(uc) & bit) &&
+           (state->sync_mask & bit || state->closed || state->held);
+}
+
+/* Gives it back to the kernel, for this thread or for any of the process. */
+static void block_sent_signal(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
+{
+    cpu->signals->sent_mask |= BIT(info->si_signo);
+    *context_mask(uc) |= BIT(info->si_signo);
+    if (info->si_code == SI_TKILL)
+        queue_signal(info);
+    else
+        syscall(SYS_rt_sigqueueinfo, getpid(), info->si_signo, info);
 }
 
 /* A step towards the next guest instruction: in the cache, on the way in, or out of it. */
@@ -480,6 +647,7 @@ static bool handle_step(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
     if (!cpu->signals->held || info->si_code != TRAP_TRACE)
         return false;
     siginfo_t waiting = cpu->signals->info;
+    clear_pushed_trap_flag(cpu->signals, uc);
     if (jit_in_cache(pc))
         interrupt_cache(cpu, &waiting, uc);
     else
@@ -561,13 +729,18 @@ static void handle_fault(struct cpu *cpu, int sig, siginfo_t *info, ucontext_t *
     deliver_fault(cpu, info, uc);
 }
 
+/* The processor sets the resume flag where an instruction is to run again: not behind int n. */
+static bool is_trap(int vector)
+{
+    return vector == 1 || vector == 3 || vector == 4; /* #DB by int1, #BP, #OF by int 4 */
+}
+
 /* At jit_raise: what signal_deliver() came for. */
-static void handle_raise(struct cpu *cpu, ucontext_t *uc)
+static void handle_request(struct cpu *cpu, ucontext_t *uc)
 {
     struct signal_state *state = cpu->signals;
     greg_t *reg = uc->uc_mcontext.gregs;
     enum request request = state->request;
-    reg[REG_RIP] = (greg_t)cpu->pc;
     state->request = REQUEST_NONE;
     if (request == REQUEST_RETURN) {
         release_held(cpu);
@@ -576,10 +749,45 @@ static void handle_raise(struct cpu *cpu, ucontext_t *uc)
         reg[REG_TRAPNO] = state->trap;
         reg[REG_ERR] = state->error;
         reg[REG_CR2] = (greg_t)(uintptr_t)state->fault.si_addr;
+        if (!is_trap(state->trap))
+            reg[REG_EFL] |= FLAG_RF;
         deliver_fault(cpu, &state->fault, uc);
     } else {
         deliver(cpu, &state->info, uc);
     }
+}
+
+/* Makes the frame from which the kernel's rt_sigreturn goes on with the guest; returns its stack
+ * pointer. */
+void *signal_change_state(struct cpu *cpu)
+{
+    struct signal_state *state = cpu->signals;
+    struct host_state guest = {.pc = cpu->pc};
+    uint64_t *frame = state->host_stack;
+    ucontext_t *uc = (ucontext_t *)(void *)(frame + 1); /* behind the restorer's address */
+    memcpy(guest.reg, cpu->reg, sizeof(guest.reg));
+    memset(uc, 0, sizeof(struct frame));
+    uc->uc_flags = FLAG_SIGCONTEXT_SS | FLAG_STRICT_RESTORE;
+    if (vector_state_size(cpu->vector_frame) > 512)
+        uc->uc_flags |= FLAG_FP_XSTATE;
+    uc->uc_stack = host_alt_stack(state);
+    uc->uc_mcontext.fpregs = (fpregset_t)(void *)cpu->vector_frame;
+    uc->uc_mcontext.gregs[REG_CSGSFS] = USER_CS_AND_SS;
+    uc->uc_mcontext.gregs[REG_EFL] = (greg_t)cpu->flags;
+    *context_mask(uc) = state->raised;
+    set_state(uc, &guest);
+    handle_request(cpu, uc);
+    return uc;
+}
+
+/* A thread that has begun to use tiles gets larger frames. */
+static void learn_vector_state(struct cpu *cpu, const uint8_t *fp)
+{
+    uint32_t size = vector_state_size(fp);
+    if (size == vector_state_size(cpu->vector_frame) || size > RAISED_FRAME - VECTOR_OFFSET)
+        return;
+    memcpy(cpu->vector_frame + 464, fp + 464, 48);
+    memcpy(cpu->vector_frame + size - 4, fp + size - 4, 4);
 }
 
 void signal_handle(int sig, siginfo_t *info, ucontext_t *uc, uint64_t guest_fs)
@@ -588,12 +796,17 @@ void signal_handle(int sig, siginfo_t *info, ucontext_t *uc, uint64_t guest_fs)
     uint64_t pc = (uint64_t)uc->uc_mcontext.gregs[REG_RIP];
     int saved_errno = errno;
     (void)guest_fs;
-    if (pc == (uintptr_t)jit_raise)
-        handle_raise(cpu, uc);
-    else if (sig == SIGTRAP && handle_step(cpu, info, uc))
+    learn_vector_state(cpu, (const uint8_t *)uc->uc_mcontext.fpregs);
+    if (is_between(pc, jit_enter_check, jit_enter_jump + 1)) {
+        finish_entry(cpu, uc);
+        pc = cpu->back;
+    }
+    if (sig == SIGTRAP && handle_step(cpu, info, uc))
         ;
     else if (SYNC_MASK & BIT(sig) && info->si_code > 0)
         handle_fault(cpu, sig, info, uc);
+    else if (is_sent_to_blocked(cpu, info, uc))
+        block_sent_signal(cpu, info, uc);
     else if (jit_in_cache(pc))
         interrupt_cache(cpu, info, uc);
     else
@@ -604,9 +817,10 @@ void signal_handle(int sig, siginfo_t *info, ucontext_t *uc, uint64_t guest_fs)
 /* ---- C side
  * ------------------------------------------------------------------------------------------- */
 
-/* pending is clear on the way to jit_raise: no stepping there. */
+/* Nothing may come between here and jit_raise. */
 void signal_deliver(struct cpu *cpu)
 {
+    cpu->signals->raised = signal_block(cpu);
     cpu->pending = 0;
     cpu->jump = (uintptr_t)jit_raise;
 }
@@ -672,27 +886,16 @@ int64_t signal_sigprocmask(struct cpu *cpu, int how, uint64_t set, uint64_t old,
 int64_t signal_sigaltstack(struct cpu *cpu, uint64_t ss, uint64_t old)
 {
     struct signal_state *state = cpu->signals;
+    uint64_t sp = guest_sp(cpu);
     stack_t new, previous = state->alt;
-    bool active = on_alt_stack(state, guest_sp(cpu));
-    if (active)
-        previous.ss_flags |= SS_ONSTACK;
+    previous.ss_flags =
+        (int)((unsigned)previous.ss_flags & SS_AUTODISARM) | alt_stack_flags(state, sp);
     if (ss && !guest_copy(&new, (const void *)ss, sizeof(new)))
         return -EFAULT;
-    if (ss) {
-        if (active)
-            return -EPERM;
-        if (new.ss_flags & ~(int)(SS_DISABLE | SS_ONSTACK | (1u << 31)))
-            return -EINVAL;
-        if (!(new.ss_flags &SS_DISABLE) && new.ss_size < KERNEL_MINSIGSTKSZ)
-            return -ENOMEM;
-        new.ss_flags &= ~SS_ONSTACK;
-        if (new.ss_flags & SS_DISABLE)
-            new = (stack_t){.ss_flags = SS_DISABLE};
-        state->alt = new;
-    }
-    if (old && !guest_copy((void *)old, &previous, sizeof(previous)))
+    int64_t error = ss ? set_alt_stack(state, &new, sp) : 0;
+    if (!error && old && !guest_copy((void *)old, &previous, sizeof(previous)))
         return -EFAULT;
-    return 0;
+    return error;
 }
 
 /* The handler's return popped the restorer's address: the frame starts below. */
@@ -707,8 +910,10 @@ int64_t signal_sigreturn(struct cpu *cpu)
 
 uint64_t signal_block(struct cpu *cpu)
 {
-    uint64_t mask = current_mask(cpu->signals);
-    set_host_mask(~0ull);
+    struct signal_state *state = cpu->signals;
+    state->closed = true;
+    uint64_t mask = current_mask(state);
+    set_host_mask(state, ~0ull);
     return mask;
 }
 
@@ -717,14 +922,16 @@ uint64_t signal_block(struct cpu *cpu)
 void signal_set_mask(struct cpu *cpu, uint64_t mask)
 {
     struct signal_state *state = cpu->signals;
-    set_host_mask(~0ull);
+    state->closed = true;
+    set_host_mask(state, ~0ull);
     if (state->held && mask & BIT(state->info.si_signo))
         release_held(cpu);
     state->sync_mask = mask & SYNC_MASK;
+    state->sent_mask &= mask;
+    state->closed = false;
     if (state->held)
         state->mask = mask;
-    else
-        set_host_mask(mask);
+    set_host_mask(state, state->held ? ~0ull : mask);
 }
 
 /* What waits was sent to the parent, which still has it. */
@@ -781,5 +988,5 @@ void signal_after_exec(struct cpu *cpu)
     for (int sig = 1; sig <= SIGNALS; sig++)
         if (SYNC_MASK & BIT(sig))
             mirror_action(sig);
-    set_host_mask(cpu->signals->held ? ~0ull : get_host_mask());
+    set_host_mask(cpu->signals, cpu->signals->held ? ~0ull : get_host_mask());
 }

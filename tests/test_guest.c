@@ -66,6 +66,7 @@ static const struct program programs[] = {
     {"threads",             RACY, {"threads"}},
     {"storm",               RACY, {"storm"}},
     {"queue",               RACY, {"queue"}},
+    {"frames",              0, {"frames"}},
     {"rewrite",             RACY, {"rewrite"}},
     {"proc",                HEAVY, {"proc", "one", "two"}},
     {"kernel",              0, {"kernel"}},

@@ -117,8 +117,8 @@ static void action_flags(void)
 static void timers(void)
 {
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 1};
-    struct itimerspec spec = {{0, 0}, {0, 1000000}};
-    struct timespec rest = {1, 0};
+    struct itimerspec spec = {{0, 0}, {0, 100000000}};
+    struct timespec rest = {5, 0};
     timer_t timer;
 
     event.sigev_value.sival_int = 6;

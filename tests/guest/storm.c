@@ -135,6 +135,20 @@ static uint64_t x87(void)
     return bits;
 }
 
+/* How emu gets from one instruction to the next must not show. */
+static uint64_t pushed_flags(void)
+{
+    uint64_t flags, sum = 0;
+
+    for (int i = 0; i < 40000; i++) {
+        __asm__ volatile("cmp %1, %1\n\tpushfq\n\tpop %0" : "=r"(flags) : "r"(sum) : "cc");
+        sum += flags & ~0x200ul;
+        __asm__ volatile("pushfw\n\tpopw %w0" : "=r"(flags)::"cc");
+        sum += flags & 0x100;
+    }
+    return sum;
+}
+
 static uint64_t calls_to_kernel(void)
 {
     uint64_t sum = 0;
@@ -162,7 +176,7 @@ static const struct {
     {"carries", NULL, carries},          {"strings", NULL, strings},
     {"red zone", NULL, red_zone},        {"vectors", "avx2", vectors},
     {"masks", "avx512bw", masks},        {"x87", NULL, x87},
-    {"syscalls", NULL, calls_to_kernel},
+    {"syscalls", NULL, calls_to_kernel}, {"pushed flags", NULL, pushed_flags},
 };
 
 static int has(const char *feature)

@@ -1,13 +1,14 @@
 /* lockstep.c: the processor as oracle: finds the first instruction that emu executes wrongly.
  *
- *   emu -plugin liblockstep.so PROGRAM ARGS
+ *   emu -plugin liblockstep.so[,steps=N] PROGRAM ARGS
  *
  * Before the first instruction the process forks. The copy has the guest's memory at the guest's
  * addresses, and is single-stepped natively beside the guest: before each instruction program
  * counter, general registers, flags and xmm registers must agree, before each syscall all writable
  * memory. Syscalls are not repeated: the copy takes over what they did to the guest. So are
  * instructions whose result is not determined (rdtsc, cpuid ...), and what a fault's handler
- * starts with. The first difference ends the run with status 99.
+ * starts with. The first difference ends the run with status 99, after N instructions without one
+ * it ends with 0.
  *
  * Follows the first thread of the first process. Programs with several threads that share data,
  * with asynchronous signals or with code in shared mappings are beyond it. */
@@ -29,25 +30,32 @@
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
-#define FAILED        99
-#define FLAGS         0xcd5ull /* CF PF AF ZF SF DF OF */
-#define FLAG_TF       0x100
-#define MAX_RANGES    4096
-#define CHUNK         65536
-#define PAGE          4096ull
-#define PAGE_UP(x)    (((x) + PAGE - 1) & ~(PAGE - 1))
-#define STACK_MAX     (8 << 20)
+#define FAILED     99
+#define FLAGS      0xcd5ull /* CF PF AF ZF SF DF OF */
+#define FLAG_TF    0x100
+#define MAX_RANGES 4096
+#define CHUNK      65536
+#define HISTORY    8 /* instructions to show before the one that differs */
+#define PAGE       4096ull
+#define PAGE_UP(x) (((x) + PAGE - 1) & ~(PAGE - 1))
 
 /* Of emu's address space: images below tables and code cache, heap far above (emu.h). */
-#define LOW_TABLES    0x34000000ull
-#define LOW_CACHE_END 0x40000000ull
-#define HIGH_BRK      0x550000000000ull
+#define LOW_TABLES 0x34000000ull
+#define HIGH_BRK   0x550000000000ull
 
-enum kind { PLAIN, SYSCALL, PUSHF, UNDETERMINED };
+enum kind {
+    PLAIN,
+    SYSCALL,
+    CALL_OR_RET,
+    PUSHF,
+    OWN_REGISTERS, /* its result is not determined (rdtsc): the copy takes the guest's registers */
+    OWN_STATE,     /* and memory */
+};
 
 struct place { /* an instruction */
     uint64_t pc;
     enum kind kind;
+    const char *symbol;
     char *text;
 };
 
@@ -82,9 +90,10 @@ static struct range ranges[MAX_RANGES]; /* guest memory to keep equal */
 static size_t n_ranges;
 static pid_t owner, copy;
 static int copy_memory, own_memory;
-static const struct place *last;
+static const struct place *history[HISTORY], *last;
 static struct state guest_before; /* at last */
-static uint64_t heap_end, steps;
+static struct state native;       /* of the copy, as last read */
+static uint64_t heap_end, steps /* instructions */, max_steps = UINT64_MAX;
 
 void lockstep_syscall(void);
 __asm__(".globl lockstep_syscall\n.hidden lockstep_syscall\nlockstep_syscall: syscall\nint3\n");
@@ -110,12 +119,12 @@ static void read_guest(struct state *state)
         read_into(state->xmm[i], xmm_handles[i], 16);
 }
 
-static void read_copy(struct state *state)
+static void read_copy(void)
 {
     struct user_fpregs_struct fp;
-    ptrace(PTRACE_GETREGS, copy, 0, &state->regs);
+    ptrace(PTRACE_GETREGS, copy, 0, &native.regs);
     ptrace(PTRACE_GETFPREGS, copy, 0, &fp);
-    memcpy(state->xmm, fp.xmm_space, sizeof state->xmm);
+    memcpy(native.xmm, fp.xmm_space, sizeof native.xmm);
 }
 
 /* ---- the copy -----------------------------------------------------------------------------------
@@ -128,7 +137,6 @@ static int step_copy(void)
     ptrace(PTRACE_SINGLESTEP, copy, 0, 0);
     while (waitpid(copy, &status, __WALL) < 0 && errno == EINTR)
         ;
-    steps++;
     return WIFSTOPPED(status) ? WSTOPSIG(status) : SIGKILL;
 }
 
@@ -219,28 +227,17 @@ static void find_ranges(uint64_t sp)
         fclose(maps);
 }
 
-/* emu's returns leave an address of its own where the popped one was: below the stack, or
- * in what a later frame has not initialised. */
-static bool is_popped(uint64_t word)
+/* The first word in which the chunk differs. */
+static void report_word(uint64_t at, const uint8_t *own, const uint8_t *other)
 {
-    return word >= LOW_TABLES && word < LOW_CACHE_END;
-}
-
-/* Reports the first word in which the chunk differs; it may below the stack pointer. */
-static bool is_equal(uint64_t at, const uint8_t *own, const uint8_t *other, size_t n)
-{
-    uint64_t low = guest_before.regs.rsp, ours, native;
-    for (size_t i = 0; i + 8 <= n; i += 8) {
-        memcpy(&ours, own + i, 8);
-        memcpy(&native, other + i, 8);
-        bool dead = at + i < low && low - (at + i) < STACK_MAX;
-        if (ours != native && !dead && !is_popped(ours)) {
-            fprintf(stderr, "lockstep: 0x%" PRIx64 " holds 0x%" PRIx64 ", natively 0x%" PRIx64 "\n",
-                    at + i, ours, native);
-            return false;
-        }
-    }
-    return true;
+    uint64_t ours, native;
+    do {
+        memcpy(&ours, own, 8);
+        memcpy(&native, other, 8);
+        at += 8, own += 8, other += 8;
+    } while (ours == native);
+    fprintf(stderr, "lockstep: 0x%" PRIx64 " holds 0x%" PRIx64 ", natively 0x%" PRIx64 "\n", at - 8,
+            ours, native);
 }
 
 /* Brings a range of the copy up to date; false: check, and it was not. */
@@ -253,8 +250,10 @@ static bool sync_range(uint64_t start, uint64_t end, bool check)
         if (n <= 0 || pread(copy_memory, other, (size_t)n, (off_t)at) != n ||
             !memcmp(own, other, (size_t)n))
             continue;
-        if (check && !is_equal(at, own, other, (size_t)n))
+        if (check) {
+            report_word(at, own, other);
             return false;
+        }
         if (pwrite(copy_memory, own, (size_t)n, (off_t)at) != n)
             fprintf(stderr, "lockstep: cannot write to the copy at 0x%" PRIx64 "\n", at);
     }
@@ -323,33 +322,40 @@ static void follow_mappings(const struct user_regs_struct *call, uint64_t ret)
 /* ---- comparing
  * --------------------------------------------------------------------------------------- */
 
-_Noreturn static void report(struct state *guest, struct state *native)
+static void report_registers(struct state *guest)
 {
-    fprintf(stderr, "lockstep: after %" PRIu64 " steps, behind 0x%" PRIx64 ": %s\n", steps,
-            last->pc, last->text);
     for (size_t i = 0; i < FIELDS; i++) {
         uint64_t before = *field(&guest_before.regs, i), own = *field(&guest->regs, i),
-                 other = *field(&native->regs, i);
+                 other = *field(&native.regs, i);
         fprintf(stderr, "  %-7s 0x%016" PRIx64 " -> 0x%016" PRIx64, fields[i].name, before, own);
         fprintf(stderr, own == other ? "\n" : ", natively 0x%016" PRIx64 "\n", other);
     }
     for (int i = 0; i < 16; i++)
-        if (memcmp(guest->xmm[i], native->xmm[i], 16))
+        if (memcmp(guest->xmm[i], native.xmm[i], 16))
             fprintf(stderr, "  xmm%d differs\n", i);
+}
+
+/* Both states behind the last instruction, which is the one executed wrongly. */
+_Noreturn static void report(struct state *guest)
+{
+    fprintf(stderr, "lockstep: after %" PRIu64 " steps, behind\n", steps);
+    for (uint64_t i = 0; i < HISTORY; i++) {
+        const struct place *place = history[(steps + i) % HISTORY];
+        if (place)
+            fprintf(stderr, "  0x%" PRIx64 " <%s>: %s\n", place->pc, place->symbol, place->text);
+    }
+    report_registers(guest);
     kill(copy, SIGKILL);
     _exit(FAILED);
 }
 
-static void compare(struct state *guest)
+static bool is_same(struct state *guest)
 {
-    struct state native;
-    read_copy(&native);
     bool same = !((guest->regs.eflags ^ native.regs.eflags) & FLAGS) &&
                 !memcmp(guest->xmm, native.xmm, sizeof native.xmm);
     for (size_t i = 0; i < COMPARED; i++)
         same &= *field(&guest->regs, i) == *field(&native.regs, i);
-    if (!same)
-        report(guest, &native);
+    return same;
 }
 
 /* The kernel lets the trap flag be seen by pushf. */
@@ -361,80 +367,158 @@ static void clear_pushed_trap_flag(void)
     ptrace(PTRACE_POKEDATA, copy, regs.rsp, word & ~(long)FLAG_TF);
 }
 
+/* Calls and returns of emu's leave an address of its own right below the stack, where programs that
+ * look at memory they have not written can find it. */
+static void copy_dead_words(uint64_t sp)
+{
+    uint64_t words[2];
+    if (pread(own_memory, words, sizeof words, (off_t)(sp - sizeof words)) == sizeof words &&
+        pwrite(copy_memory, words, sizeof words, (off_t)(sp - sizeof words)) != sizeof words)
+        fprintf(stderr, "lockstep: cannot write to the copy at 0x%" PRIx64 "\n", sp);
+}
+
 static void adopt(const struct state *guest)
 {
     sync_memory(false);
     set_copy(guest);
 }
 
-/* Executes last in the copy. A repeated string instruction takes a step per element. */
-static void follow_last(struct state *guest)
+/* Executes last in the copy. A repeated string instruction takes a step per element. False: its
+ * result is the guest's for want of a better one. */
+static bool follow_last(const struct state *guest)
 {
-    struct user_regs_struct regs;
     do {
-        int sig = step_copy();
-        if (sig != SIGTRAP) {
+        if (step_copy() != SIGTRAP) {
             adopt(guest);
-            return;
+            return false;
         }
-        ptrace(PTRACE_GETREGS, copy, 0, &regs);
-    } while (regs.rip == last->pc && guest->regs.rip != last->pc);
+        read_copy();
+    } while (native.regs.rip == last->pc && guest->regs.rip != last->pc);
+    if (last->kind == CALL_OR_RET)
+        copy_dead_words(guest->regs.rsp);
     if (last->kind == PUSHF)
         clear_pushed_trap_flag();
-    if (last->kind == UNDETERMINED)
+    if (last->kind == OWN_REGISTERS)
+        set_copy(guest);
+    if (last->kind == OWN_STATE)
         adopt(guest);
+    return last->kind != OWN_REGISTERS && last->kind != OWN_STATE;
+}
+
+/* A syscall changes rax, rcx, r11 and no other register. */
+static void check_syscall(struct state *guest)
+{
+    struct user_regs_struct *regs = &native.regs;
+    if (guest_before.regs.rax == SYS_rt_sigreturn)
+        return;
+    native = guest_before;
+    regs->rax = guest->regs.rax;
+    regs->rip = regs->rcx = last->pc + 2;
+    regs->r11 = (guest->regs.r11 & ~FLAGS) | (guest_before.regs.eflags & FLAGS);
+    if (!is_same(guest))
+        report(guest);
+}
+
+static void follow_guest(struct state *guest)
+{
+    if (last->kind == SYSCALL) {
+        check_syscall(guest);
+        follow_mappings(&guest_before.regs, guest->regs.rax);
+        adopt(guest);
+    } else if (follow_last(guest) && !is_same(guest)) {
+        report(guest);
+    }
+}
+
+static void finish(void)
+{
+    kill(copy, SIGKILL);
+    fprintf(stderr, "lockstep: %" PRIu64 " steps agree\n", steps);
 }
 
 static void vcpu_insn_exec(unsigned vcpu, void *userdata)
 {
+    const struct place *place = userdata;
     struct state guest;
     if (vcpu != 0)
         return;
     read_guest(&guest);
-    guest.regs.rip = ((const struct place *)userdata)->pc;
+    guest.regs.rip = place->pc;
     if (!last) {
         start_copy();
         find_ranges(guest.regs.rsp);
         set_copy(&guest);
-    } else if (last->kind != SYSCALL) {
-        follow_last(&guest);
-    } else if (getpid() != owner) { /* a forked child: its parent is the one that is followed */
-        return;
+    } else if (getpid() == owner) { /* a forked child: its parent is the one that is followed */
+        follow_guest(&guest);
     } else {
-        follow_mappings(&guest_before.regs, guest.regs.rax);
-        adopt(&guest);
+        return;
     }
-    compare(&guest);
     guest_before = guest;
-    last = userdata;
+    last = place;
+    history[steps++ % HISTORY] = place;
+    if (steps >= max_steps) {
+        finish();
+        _exit(0);
+    }
     if (last->kind == SYSCALL && !sync_memory(true))
-        report(&guest, &guest);
+        report(&guest);
 }
 
 /* ---- translation
  * --------------------------------------------------------------------------------------- */
+
+/* Of the two-byte opcodes at op. xsave tells which registers have been used, by emu too. */
+static enum kind classify_0f(const uint8_t *op, size_t len)
+{
+    unsigned modrm = len > 1 ? op[1] : 0, reg = modrm >> 3 & 7;
+    bool is_memory = modrm < 0xc0;
+    switch (op[0]) {
+    case 0x05:
+        return SYSCALL;
+    case 0x31: /* rdtsc */
+    case 0xa2: /* cpuid */
+        return OWN_REGISTERS;
+    case 0x01: /* rdtscp, xgetbv */
+        return modrm == 0xf9 || modrm == 0xd0 ? OWN_REGISTERS : PLAIN;
+    case 0xae: /* xsave, xsaveopt */
+        return is_memory && (reg == 4 || reg == 6) ? OWN_STATE : PLAIN;
+    case 0xc7: /* xsavec, xsaves; rdrand, rdseed, rdpid */
+        if (is_memory)
+            return reg == 4 || reg == 5 ? OWN_STATE : PLAIN;
+        return OWN_REGISTERS;
+    }
+    return PLAIN;
+}
+
+/* The time that code of the vDSO reads runs on: what it has stored is taken over at its end. */
+static enum kind classify_vdso(const uint8_t *code)
+{
+    return code[0] == 0xc3 ? OWN_STATE : OWN_REGISTERS;
+}
 
 static enum kind classify(uint64_t pc, const uint8_t *code, size_t len)
 {
     uint64_t vdso = getauxval(AT_SYSINFO_EHDR);
     size_t i = 0;
     if (vdso && pc - vdso < 2 * PAGE)
-        return UNDETERMINED;
-    while (i + 1 < len &&
-           (code[i] == 0x66 || code[i] == 0xf3 || code[i] == 0xf2 || (code[i] & 0xf0) == 0x40))
+        return classify_vdso(code);
+    while (i + 1 < len && (code[i] == 0x66 || code[i] == 0xf3 || code[i] == 0xf2 ||
+                           code[i] == 0x3e || code[i] == 0x64 || (code[i] & 0xf0) == 0x40))
         i++;
-    if (code[i] == 0x9c)
+    unsigned modrm = i + 1 < len ? code[i + 1] : 0;
+    switch (code[i]) {
+    case 0x0f:
+        return i + 1 < len ? classify_0f(code + i + 1, len - i - 1) : PLAIN;
+    case 0x9c:
         return PUSHF;
-    if (code[i] != 0x0f || i + 1 >= len)
-        return PLAIN;
-    const uint8_t *op = code + i + 1;
-    size_t left = len - i - 1;
-    if (op[0] == 0x05)
-        return SYSCALL;
-    bool undetermined = op[0] == 0x31 || op[0] == 0xa2 || /* rdtsc, cpuid */
-                        (left > 1 && op[0] == 0x01 && (op[1] == 0xf9 || op[1] == 0xd0)) ||
-                        (left > 1 && op[0] == 0xc7 && op[1] >= 0xf0); /* rdrand, rdseed, rdpid */
-    return undetermined ? UNDETERMINED : PLAIN;
+    case 0xff:
+        return (modrm & 0x38) == 0x10 ? CALL_OR_RET : PLAIN;
+    case 0xc2:
+    case 0xc3:
+    case 0xe8:
+        return CALL_OR_RET;
+    }
+    return PLAIN;
 }
 
 static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
@@ -450,6 +534,9 @@ static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
         place->pc = qemu_plugin_insn_vaddr(insn);
         place->kind = classify(place->pc, code, len);
         place->text = qemu_plugin_insn_disas(insn);
+        place->symbol = qemu_plugin_insn_symbol(insn);
+        if (!place->symbol)
+            place->symbol = "?";
         qemu_plugin_register_vcpu_insn_exec_cb(insn, vcpu_insn_exec, QEMU_PLUGIN_CB_R_REGS, place);
     }
 }
@@ -472,16 +559,18 @@ static void vcpu_init(unsigned vcpu, void *userdata)
 static void at_exit(void *userdata)
 {
     (void)userdata;
-    if (getpid() != owner)
-        return;
-    kill(copy, SIGKILL);
-    fprintf(stderr, "lockstep: %" PRIu64 " steps agree\n", steps);
+    if (getpid() == owner)
+        finish();
 }
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc,
                                            char **argv)
 {
-    (void)info, (void)argc, (void)argv;
+    (void)info;
+    if (argc > 1 || (argc == 1 && sscanf(argv[0], "steps=%" SCNu64, &max_steps) != 1)) {
+        fprintf(stderr, "lockstep: the only option is steps=N\n");
+        return 1;
+    }
     if (!bytes_init(&buffer, 64))
         return 1;
     qemu_plugin_register_vcpu_init_cb(id, vcpu_init, NULL);
