@@ -118,12 +118,16 @@ check: all $(TESTS) $(GUESTS) lockstep
 # The guest suite in every forced mode, and again and again under load.
 check-modes: all $(BUILD)/tests/test_guest $(GUESTS)
 	$(BUILD)/tests/test_guest all
-check-stress: all $(BUILD)/tests/test_guest $(GUESTS)
+check-stress: all $(BUILD)/tests/test_guest $(GUESTS) check-endure
 	$(BUILD)/tests/test_guest stress
 	tests/programs/run stress-ng
 # Servers, language run-times and tools, those that are installed; PROGRAMS=NAMES chooses.
 check-programs: all
 	tests/programs/run $(PROGRAMS)
+# Ten minutes of 10 kHz signals whose handlers know what is in every register; MODE: options of emu.
+check-endure: SECONDS = 600
+check-endure: all $(BUILD)/guest/endure
+	$(EMU) $(MODE) $(BUILD)/guest/endure $(SECONDS) counts
 check-unit: $(UNIT)
 	@$(call RUN_TESTS,$(UNIT))
 
@@ -196,7 +200,8 @@ clean:
 	rm -rf $(BUILD) $(OUT)/emu $(PLUGINS)
 
 FORCE:
-.PHONY: all check check-modes check-stress check-programs check-unit check-disas-all fuzz bench-decode lockstep \
+.PHONY: all check check-modes check-stress check-endure check-programs check-unit check-disas-all fuzz \
+        bench-decode lockstep \
         asan ubsan lint budget bench install uninstall clean FORCE
 .SECONDARY:
 

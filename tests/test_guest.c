@@ -67,6 +67,7 @@ static const struct program programs[] = {
     {"storm",               RACY, {"storm"}},
     {"queue",               RACY, {"queue"}},
     {"frames",              0, {"frames"}},
+    {"endure",              RACY, {"endure"}},
     {"rewrite",             RACY, {"rewrite"}},
     {"proc",                HEAVY, {"proc", "one", "two"}},
     {"kernel",              0, {"kernel"}},
