@@ -222,12 +222,23 @@ static bool finish_syscall(struct cpu *cpu)
     return true;
 }
 
+/* What runs at cpu->pc sets the flags before it reads them: counting may have changed them, which
+ * the handler of a signal from outside is not to see. It is stepped to where it does not. */
+static bool are_flags_lost(struct cpu *cpu)
+{
+    tb_lock();
+    struct tb *tb = tb_lookup(cpu->pc);
+    bool lost = tb && tb->flags_dead && plugin_wants_tb_trans();
+    tb_unlock();
+    return lost;
+}
+
 /* The last thing before the cache: pending signals, or the code at cpu->pc. */
 static uint64_t run_code(struct cpu *cpu, uint64_t reason)
 {
     for (;;) {
         plugin_run_pending();
-        if (cpu->pending) {
+        if (cpu->pending && !(signal_can_wait(cpu) && are_flags_lost(cpu))) {
             signal_deliver(cpu);
             break;
         }

@@ -344,6 +344,7 @@ struct cpu {
     bool vfork_child;              /* runs in its parent's memory until it execs or exits */
     uint64_t step_from,
         step_to;         /* host code between: no guest instruction starts (jit_interrupt) */
+    unsigned steps;      /* instructions stepped over for the signal that waits */
     unsigned generation; /* tb_generation() when it entered the cache */
     uint64_t clear_tid;  /* word to clear when the thread ends (CLONE_CHILD_CLEARTID); or 0 */
     int64_t syscall;     /* number of the call that is being forwarded */
@@ -518,6 +519,7 @@ struct roll {
     uint8_t rule;      /* enum roll_rule, jit_x86_64.c */
     bool clean;        /* between two guest instructions, before any instrumentation */
     bool write;        /* reads what the guest instruction, if it faults, fails to write */
+    bool flags_lost;   /* dead flags are not the guest's any more */
     uint8_t n_spilled; /* spilled registers are restored first */
     struct {
         uint8_t reg, slot;
@@ -679,6 +681,8 @@ void signal_thread_init(struct cpu *cpu);
 void signal_inherit(struct cpu *cpu, const struct cpu *parent); /* what a new thread does */
 /* Makes cpu go to the handler of what is pending when it enters the cache. */
 void signal_deliver(struct cpu *cpu);
+/* True if what is pending came from outside, not from what the cpu did. */
+bool signal_can_wait(const struct cpu *cpu);
 /* A synchronous signal at cpu->pc: siginfo's si_code and si_addr; trap number and error code as the
  * processor would give them. Takes effect when the cpu enters the cache next. */
 void signal_raise(struct cpu *cpu, int sig, int code, uint64_t addr, int trap, int error);

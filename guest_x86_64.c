@@ -50,8 +50,6 @@ int64_t guest_result(const struct cpu *cpu)
     return (int64_t)cpu->reg[GPR_RAX];
 }
 
-#define FLAG_TF 0x100
-
 /* What the instruction itself changes. The trap flag would be ours. */
 void guest_enter_syscall(struct cpu *cpu)
 {

@@ -34,6 +34,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define MAX_STEPS       64 /* instructions that a signal waits for the flags */
+
 /* Most bytes that one guest instruction can take, without instrumentation, and one plugin_op. */
 #define MAX_INSN_OUT    400
 #define MAX_OP_OUT      360 /* the first call of a function: with its thunk */
@@ -98,7 +100,8 @@ struct lower {
     size_t op;     /* its next operation */
     uint8_t *cold; /* end of the free space; stubs are laid below it */
     struct link *links;
-    bool replay; /* only to find what a host address stands for: no stubs, no links */
+    unsigned lost; /* dead flags that instrumentation has changed, as the guest has not since */
+    bool replay;   /* only to find what a host address stands for: no stubs, no links */
     bool full;
 };
 
@@ -848,6 +851,7 @@ static void lower_ops(struct lower *l, unsigned i, enum plugin_place place)
     const struct plugin_op *op;
     bool flags_dead = !(l->unit->live[i] & FLAGS_ARITH);
     for (; (op = next_op(l, index_in_block(l, i), place)); l->op++) {
+        l->lost |= flags_dead ? FLAGS_ARITH : 0;
         struct light *light = op->kind == OP_CALL ? find_light(op) : NULL;
         if (light)
             lower_light_call(l, op, light, flags_dead ? THUNK_FLAGS_DEAD : 0, NULL);
@@ -1326,7 +1330,8 @@ static void lower_next(struct lower *l, const struct insn *in, const uint8_t *co
 
 static void begin_insn(struct lower *l, uint64_t pc)
 {
-    l->e.now = (struct roll){.rule = ROLL_BACK, .pc = pc, .clean = true};
+    l->e.now =
+        (struct roll){.rule = ROLL_BACK, .pc = pc, .clean = true, .flags_lost = l->lost != 0};
     emit_mark(&l->e);
 }
 
@@ -1372,6 +1377,7 @@ static void lower_insn(struct lower *l, unsigned i)
     default:
         lower_trap(l, in);
     }
+    l->lost &= ~(unsigned)in->flags_written;
     while (has_mem_ops(l, i))
         l->op++;
 }
@@ -1406,6 +1412,8 @@ static void lower_entry(struct lower *l, struct tb *tb, enum tb_entry entry)
 static void lower_block_start(struct lower *l, struct tb *tb, enum tb_entry entry)
 {
     lower_entry(l, tb, entry);
+    /* What leads here may have changed flags that are dead. */
+    l->lost = tb->flags_dead && plugin_wants_tb_trans() ? FLAGS_ARITH : 0;
     begin_insn(l, tb->pc);
     l->e.now.clean = false;
     if (l->sb->checked)
@@ -1663,6 +1671,15 @@ enum stop jit_fault(struct cpu *cpu, struct host_state *state, uint64_t address)
     return STOP_GUEST;
 }
 
+/* True where the handler may not see the flags that the guest has set. They are the guest's again
+ * soon, but for a loop that never sets them. */
+static bool are_flags_lost(struct cpu *cpu, const struct roll *roll)
+{
+    if (!cpu->pending)
+        cpu->steps = 0;
+    return roll->flags_lost && cpu->steps++ < MAX_STEPS;
+}
+
 /* A guest syscall may be about to block, or has just been interrupted: there the state is exact
  * enough to stop at once. Elsewhere instrumentation must not be cut in two. */
 enum stop jit_interrupt(struct cpu *cpu, struct host_state *state)
@@ -1676,7 +1693,8 @@ enum stop jit_interrupt(struct cpu *cpu, struct host_state *state)
     if (!find_roll(state->pc, &roll, &next))
         return STOP_STEP;
     bool at_syscall = !memcmp((const void *)state->pc, syscall_code, sizeof(syscall_code));
-    if (!roll.clean && !at_syscall && roll.rule != ROLL_NEXT) {
+    bool exact = (roll.clean && !are_flags_lost(cpu, &roll)) || roll.rule == ROLL_NEXT;
+    if (!exact && !at_syscall) {
         cpu->step_from = state->pc;
         cpu->step_to = next;
         return STOP_STEP;

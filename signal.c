@@ -247,7 +247,9 @@ static bool on_alt_stack(const struct signal_state *state, uint64_t sp)
 
 static int alt_stack_flags(const struct signal_state *state, uint64_t sp)
 {
-    return !state->alt.ss_size ? SS_DISABLE : on_alt_stack(state, sp) ? SS_ONSTACK : 0;
+    if (!state->alt.ss_size)
+        return SS_DISABLE;
+    return on_alt_stack(state, sp) ? SS_ONSTACK : 0;
 }
 
 /* sigaltstack's part that sets; sp: the guest's. */
@@ -823,6 +825,11 @@ void signal_deliver(struct cpu *cpu)
     cpu->signals->raised = signal_block(cpu);
     cpu->pending = 0;
     cpu->jump = (uintptr_t)jit_raise;
+}
+
+bool signal_can_wait(const struct cpu *cpu)
+{
+    return cpu->signals->request == REQUEST_NONE;
 }
 
 void signal_raise(struct cpu *cpu, int sig, int code, uint64_t addr, int trap, int error)
