@@ -18,7 +18,8 @@ GUEST_CC ?= gcc
 MUSL_CC  ?= musl-gcc
 
 COMMON := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wmissing-prototypes -I. -MMD -MP
-OWN    := $(COMMON) -fPIE
+# Much of it can run with the guest's %fs: there is no canary, nor what lazy binding needs.
+OWN    := $(COMMON) -fPIE -fno-stack-protector
 ifneq ($(findstring musl-gcc,$(CC)),) # Debian's comes without the kernel's headers
 OWN    += -idirafter /usr/include -idirafter /usr/include/$(shell gcc -print-multiarch)
 endif
@@ -36,10 +37,10 @@ OBJS := $(SRCS:%.c=$(BUILD)/%.o) $(patsubst %.S,$(BUILD)/%.o,$(wildcard *.S))
 all: $(OUT)/emu $(PLUGINS)
 
 $(OUT)/emu: $(OBJS) $(LISTS)
-	$(CC) $(CFLAGS) -pie $(LDFLAGS) $(EXPORT) -o $@ $(OBJS) -ldl -lpthread
+	$(CC) $(CFLAGS) -pie -Wl,-z,relro,-z,now $(LDFLAGS) $(EXPORT) -o $@ $(OBJS) -ldl -lpthread
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
-	$(CC) $(OWN) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$*) -c -o $@ $<
+	$(CC) $(OWN) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 $(BUILD)/%.o: %.S $(BUILD)/flags
 	$(CC) -I. -MMD -MP $(CPPFLAGS) -c -o $@ $<
@@ -47,8 +48,6 @@ $(BUILD)/%.o: %.S $(BUILD)/flags
 $(BUILD)/%.o: %.S cpu_offsets.h $(BUILD)/flags
 	$(CC) -c -o $@ $<
 
-# Its handlers start with the guest's %fs, where the canary is not the one of our libc.
-CFLAGS_signal := -fno-stack-protector
 
 $(OUT)/lib%.so: plugins/%.c $(BUILD)/flags
 	$(CC) $(COMMON) -fPIC -fvisibility=hidden -Iplugins -MF $(BUILD)/plugins/$*.d \

@@ -154,17 +154,19 @@ static void learn_target(struct tb *tb, enum indirect by)
     jit_table_set(tb, by);
 }
 
-/* Sets cpu->jump for cpu->pc; what brought it here decides the prefix the block gets. */
+/* Sets cpu->jump for cpu->pc; what brought it here decides the prefix the block gets. The cpu may
+ * be bare. */
 static void find_code(struct cpu *cpu, uint64_t reason)
 {
     static const uint8_t entries[] = {[EXIT_MISS] = ENTRY_INDIRECT, [EXIT_RETURN] = ENTRY_RETURN};
-    tb_lock();
+    tb_lock_bare(cpu);
     bool fresh = reason == EXIT_LINK && cpu->generation == tb_generation();
     struct link *link = fresh ? (struct link *)cpu->exit_arg : NULL;
     enum tb_entry entry = link && link->call ? ENTRY_CALL : entries[reason];
     struct tb *tb = tb_find(cpu, cpu->pc, entry);
     if (!tb) {
         tb_unlock();
+        jit_use_libc(cpu);
         guest_fetch_fault(cpu);
         signal_deliver(cpu);
         return;
@@ -237,6 +239,8 @@ static bool are_flags_lost(struct cpu *cpu)
 static uint64_t run_code(struct cpu *cpu, uint64_t reason)
 {
     for (;;) {
+        if (cpu->pending || plugin_is_pending() || opt.log)
+            jit_use_libc(cpu);
         plugin_run_pending();
         if (cpu->pending && !(signal_can_wait(cpu) && are_flags_lost(cpu))) {
             signal_deliver(cpu);

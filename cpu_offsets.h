@@ -21,6 +21,7 @@
 #define CPU_MXCSR        296
 #define CPU_VADDR        304 /* 4 x 8 */
 #define CPU_PENDING      336
+#define CPU_BARE         341
 #define CPU_VECTOR_FRAME 344
 #define CPU_VEC          384 /* zmm0-31, then k0-7 */
 #define CPU_VEC_K        (CPU_VEC + 2048)

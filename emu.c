@@ -47,6 +47,7 @@ static void print_message(const char *fmt, va_list ap)
 
 void die(const char *fmt, ...)
 {
+    jit_need_libc();
     va_list ap;
 
     va_start(ap, fmt);
@@ -57,6 +58,7 @@ void die(const char *fmt, ...)
 
 void warn(const char *fmt, ...)
 {
+    jit_need_libc();
     va_list ap;
 
     va_start(ap, fmt);

@@ -70,6 +70,17 @@ int next_own_fd(unsigned first);
 /* Appends to the log (stderr or -D FILE), unbuffered; callers test opt.log themselves. */
 void log_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* ---- lock.c: locks without thread-local storage ---------------------------------------------- */
+
+struct lock {
+    int state;
+};
+void lock_take(struct lock *lock);
+void lock_release(struct lock *lock);
+/* Sleeps while *word has the value; may return early. */
+void lock_wait(int *word, int value);
+void lock_wake_all(int *word);
+
 /* ---- elf.c: program and interpreter, initial stack, symbols --------------------------------- */
 
 /* What the loader found out about the guest program. */
@@ -337,6 +348,7 @@ struct cpu {
     uint64_t vaddr[4];      /* addresses of an instruction's operands, for mem callbacks */
     uint32_t pending;       /* a signal waits for the guest to be at an instruction */
     volatile bool in_cache; /* runs code that a flush would drop, or is about to */
+    uint8_t bare;           /* C runs with the guest's %fs: jit_use_libc */
     uint8_t *vector_frame;  /* vector and x87 state in the kernel's form, for jit_raise */
     _Alignas(64) uint8_t vec[VEC_AREA];
     _Alignas(16) uint8_t x87[512]; /* while a plugin runs: the x87 state, as fxsave stores it */
@@ -376,6 +388,7 @@ CPU_OFFSET_IS(features, CPU_FEATURES);
 CPU_OFFSET_IS(mxcsr, CPU_MXCSR);
 CPU_OFFSET_IS(vaddr, CPU_VADDR);
 CPU_OFFSET_IS(pending, CPU_PENDING);
+CPU_OFFSET_IS(bare, CPU_BARE);
 CPU_OFFSET_IS(vector_frame, CPU_VECTOR_FRAME);
 CPU_OFFSET_IS(vec, CPU_VEC);
 _Static_assert(sizeof(struct cpu) <= SCOREBOARD_OFFSET, "scoreboards follow the cpu");
@@ -571,6 +584,12 @@ uint64_t jit_lookup_pad(void);
  * -------------------------------------------- */
 
 uint64_t jit_enter(struct cpu *cpu); /* runs from cpu->jump; returns the exit reason */
+/* After EXIT_LOOKUP, EXIT_MISS, EXIT_LINK and EXIT_RETURN C is bare: %fs is the guest's, so there
+ * is no thread-local storage, and most of libc (errno, stdio, malloc, pthread) must not be used
+ * until this was called; does nothing otherwise. */
+void jit_use_libc(struct cpu *cpu);
+void jit_need_libc(void); /* the same where the cpu is not known; a system call */
+long raw_futex(int *word, int op, int value);
 /* What cpu->jump may be besides code in the cache. */
 extern const char jit_forward_syscall[]; /* makes the guest's syscall, then EXIT_SYSRET */
 extern const char jit_raise[];           /* lets signal.c change the guest's state */
@@ -640,6 +659,7 @@ void tb_bind(struct link *link, struct tb *tb);
 /* Memory that lives until the next flush, 8-byte aligned; NULL: full. */
 void *tb_alloc(size_t size);
 void tb_lock(void);
+void tb_lock_bare(struct cpu *cpu); /* the same where cpu may be bare */
 void tb_unlock(void);
 /* From now on there may be several threads: blocking syscalls are not made from the cache. */
 void tb_share(void);
@@ -837,7 +857,7 @@ uint32_t plugin_meminfo(unsigned size, unsigned mem_flags);
 /* Carries out uninstall and reset requests made where the code cache could not be flushed (in the
  * cache, in a tb_trans callback); for the run loop, without tb_lock. */
 void plugin_run_pending(void);
-bool plugin_is_pending(void);
+bool plugin_is_pending(void); /* a bare cpu may ask */
 
 void qemu_plugin_vcpu_init_hook(struct cpu *cpu);
 void qemu_plugin_vcpu_exit_hook(struct cpu *cpu);

@@ -1,9 +1,10 @@
 /* entry_x86_64.S: the way into generated code and out of it.
  *
  * Generated code runs with all guest registers live, %fs the guest's and %gs:0 the struct cpu.
- * C runs on the thread's own stack with the host's %fs. Every exit stores the guest's state to
- * the cpu and returns from jit_enter() with an exit reason; plugin callbacks (jit_call_*) save,
- * call and resume without leaving jit_enter().
+ * C runs on the thread's own stack with the host's %fs, but for what follows an exit that asks for
+ * nothing but code: the guest's stays there until jit_use_libc(), as a change of %fs may take a
+ * system call. Every exit stores the guest's state to the cpu and returns from jit_enter() with an
+ * exit reason; plugin callbacks (jit_call_*) save, call and resume without leaving jit_enter().
  *
  * Nothing here may touch the guest's stack. signal.c knows the ranges between the exported
  * labels: a signal inside them finds the guest's registers partly moved and waits. */
@@ -17,8 +18,8 @@
     /* absent without CONFIG_PLUGIN */
     .weak plugin_run_op, plugin_run_mem_op, plugin_run_mem_before, plugin_run_mem_after
 
-/* The guest's registers but for rsp, its flags, vectors and %fs go to the cpu; the host's %fs and
- * direction flag come back. On the host's stack, 16-byte aligned. Clobbers everything. */
+/* The guest's registers but for rsp, its flags and vectors go to the cpu; the host's direction flag
+ * comes back. On the host's stack, 16-byte aligned. Clobbers everything, leaves rbx = cpu. */
 .macro save_guest
     mov %rax, GS(REG(0))
     mov %rcx, GS(REG(1))
@@ -45,7 +46,6 @@
     push $0x202
     popfq
 1:  call jit_save_vec
-    call jit_load_host_fs
 .endm
 
     .type jit_save_vec, @function
@@ -112,14 +112,53 @@ jit_load_host_fs:
 
     .type jit_load_guest_fs, @function
 jit_load_guest_fs:
+    testb $1, CPU_BARE(%rbx)
+    movb $0, CPU_BARE(%rbx)
+    jnz 1f
     mov CPU_FS_BASE(%rbx), %rsi
     testb $FEATURE_FSGSBASE, CPU_FEATURES(%rbx)
     jz set_fs
     wrfsbase %rsi
-    ret
+1:  ret
 set_fs:
     mov $0x1002, %edi           /* ARCH_SET_FS */
     mov $158, %eax              /* arch_prctl */
+    syscall
+    ret
+
+/* void jit_use_libc(struct cpu *cpu) */
+    .globl jit_use_libc
+    .type jit_use_libc, @function
+jit_use_libc:
+    testb $1, CPU_BARE(%rdi)
+    jz 1f
+    push %rbx
+    mov %rdi, %rbx
+    call jit_load_host_fs
+    movb $0, CPU_BARE(%rbx)
+    pop %rbx
+1:  ret
+
+/* void jit_need_libc(void): asks the kernel where the thread's cpu is. */
+    .globl jit_need_libc
+    .type jit_need_libc, @function
+jit_need_libc:
+    sub $8, %rsp
+    mov $0x1004, %edi           /* ARCH_GET_GS */
+    mov %rsp, %rsi
+    mov $158, %eax
+    syscall
+    pop %rdi
+    test %rdi, %rdi
+    jnz jit_use_libc
+    ret
+
+/* long raw_futex(int *word, int op, int value): without a time-out and without errno. */
+    .globl raw_futex
+    .type raw_futex, @function
+raw_futex:
+    xor %r10d, %r10d
+    mov $202, %eax
     syscall
     ret
 
@@ -255,7 +294,7 @@ jit_exit_miss:                  /* slots: jit_x86_64.c, "indirect branches" */
     mov %rcx, GS(CPU_PC)
     mov GS(CPU_SLOT), %rcx
     movq $EXIT_MISS, GS(CPU_EXIT_REASON)
-    jmp leave_guest
+    jmp leave_bare
 jit_exit_return:                /* the guest's return address is on top of the stack */
     mov (%rsp), %rcx
     try_large_table 8
@@ -263,7 +302,7 @@ jit_exit_return:                /* the guest's return address is on top of the s
     mov GS(CPU_SLOT), %rcx
     lea 8(%rsp), %rsp
     movq $EXIT_RETURN, GS(CPU_EXIT_REASON)
-    jmp leave_guest
+    jmp leave_bare
 
     .globl jit_leave
 jit_leave:
@@ -271,10 +310,15 @@ jit_leave:
     .globl jit_exit_stale
 jit_exit_lookup:
     movq $EXIT_LOOKUP, GS(CPU_EXIT_REASON)
-    jmp leave_guest
+    jmp leave_bare
 jit_exit_link:
     movq $EXIT_LINK, GS(CPU_EXIT_REASON)
-    jmp leave_guest
+leave_bare:
+    mov %rsp, GS(REG(4))
+    mov GS(CPU_HOST_SP), %rsp
+    save_guest
+    movb $1, CPU_BARE(%rbx)
+    jmp return_from_enter
 jit_exit_syscall:
     movq $EXIT_SYSCALL, GS(CPU_EXIT_REASON)
     jmp leave_guest
@@ -287,6 +331,8 @@ leave_guest:
     mov %rsp, GS(REG(4))
     mov GS(CPU_HOST_SP), %rsp
     save_guest
+    call jit_load_host_fs
+return_from_enter:
     mov CPU_EXIT_REASON(%rbx), %rax
     add $8, %rsp
     pop %r15
@@ -340,6 +386,7 @@ jit_raise:
 .macro call_plugin function
     lea -8(%rsp), %rsp
     save_guest
+    call jit_load_host_fs
     mov %rbx, %rdi
     mov CPU_EXIT_ARG(%rbx), %rsi
     mov CPU_SLOT+8*5(%rbx), %rdx

@@ -5,7 +5,6 @@
 
 #include "emu.h"
 
-#include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,34 +18,57 @@
 static struct {
     struct tb *bucket[BUCKETS];
     struct superblock *page[BUCKETS]; /* superblocks with code in pages of this hash */
-    struct superblock **by_host;      /* sorted: blocks are laid out upwards */
-    size_t n, capacity;
+    struct superblock **by_host;      /* sorted: blocks are laid out upwards; room for all */
+    size_t n;
     uint8_t *meta, *meta_end;
     unsigned generation;
 } cache;
 
-/* See emu.h for the order. Recursive by a count of our own: the owner that a recursive mutex keeps
- * is another after fork. */
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t flushed = PTHREAD_COND_INITIALIZER;
-static __thread int lock_depth;
-static bool flushing; /* a thread waits, without the lock, for the others to leave the cache */
+/* See emu.h for the order. Recursive: the owner is the thread's cpu, which fork() does not change,
+ * or the address of something else of the thread. */
+static struct lock lock;
+static const void *owner;
+static int depth;
+static int flushing; /* a thread waits, without the lock, for the others to leave the cache */
 
 /* A thread that is in the cache (in a callback or signal handler) may go on during a flush: it is
  * what the flush waits for. */
+static void lock_as(const void *me, bool in_cache)
+{
+    if (__atomic_load_n(&owner, __ATOMIC_RELAXED) == me) {
+        depth++;
+        return;
+    }
+    lock_take(&lock);
+    while (flushing && !in_cache) {
+        lock_release(&lock);
+        lock_wait(&flushing, true);
+        lock_take(&lock);
+    }
+    __atomic_store_n(&owner, me, __ATOMIC_RELAXED);
+    depth = 1;
+}
+
+void tb_lock_bare(struct cpu *cpu)
+{
+    lock_as(cpu, cpu->in_cache);
+}
+
 void tb_lock(void)
 {
-    if (lock_depth++ > 0)
-        return;
-    pthread_mutex_lock(&lock);
-    while (flushing && !(this_cpu && this_cpu->in_cache))
-        pthread_cond_wait(&flushed, &lock);
+    static __thread char no_cpu;
+    if (this_cpu)
+        tb_lock_bare(this_cpu);
+    else
+        lock_as(&no_cpu, false);
 }
 
 void tb_unlock(void)
 {
-    if (--lock_depth == 0)
-        pthread_mutex_unlock(&lock);
+    if (--depth > 0)
+        return;
+    __atomic_store_n(&owner, NULL, __ATOMIC_RELAXED);
+    lock_release(&lock);
 }
 
 void tb_share(void)
@@ -62,6 +84,11 @@ void tb_init(void)
         die("cannot map %llu bytes at 0x%llx for the block table", META_SIZE, META);
     cache.meta = p;
     cache.meta_end = cache.meta + META_SIZE;
+    size_t room = META_SIZE / sizeof(struct superblock) * sizeof(*cache.by_host);
+    cache.by_host =
+        mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (cache.by_host == MAP_FAILED)
+        die("out of memory for the block table");
     if (opt.tb_size > META - LOW_CACHE)
         opt.tb_size = META - LOW_CACHE;
     jit_init();
@@ -149,12 +176,6 @@ static void insert_tb(struct tb *tb)
 
 void tb_insert(struct superblock *sb)
 {
-    if (cache.n == cache.capacity) {
-        cache.capacity = cache.capacity ? 2 * cache.capacity : 4096;
-        cache.by_host = realloc(cache.by_host, cache.capacity * sizeof(*cache.by_host));
-        if (!cache.by_host)
-            die("out of memory for the block table");
-    }
     cache.by_host[cache.n++] = sb;
     for (int i = 0; i < sb->n_tbs; i++)
         insert_tb(&sb->tb[i]);
@@ -304,12 +325,16 @@ static void wait_for_others(void)
         return;
     cut_all();
     flushing = true;
-    pthread_mutex_unlock(&lock);
+    int held = depth;
+    __atomic_store_n(&owner, NULL, __ATOMIC_RELAXED);
+    lock_release(&lock);
     while (cpu_others_in_cache(this_cpu))
         sched_yield();
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
+    __atomic_store_n(&owner, this_cpu, __ATOMIC_RELAXED);
+    depth = held;
     flushing = false;
-    pthread_cond_broadcast(&flushed);
+    lock_wake_all(&flushing);
 }
 
 void tb_flush(void)

@@ -32,16 +32,25 @@ static bool shape_matters(void)
     return plugin_wants_tb_trans() || opt.log & LOG_IN_ASM;
 }
 
+/* Writable code is rare, and watching it takes libc. */
+static bool watch_code(struct cpu *cpu, uint64_t addr)
+{
+    if (!smc_is_writable(addr))
+        return false;
+    jit_use_libc(cpu);
+    return smc_watch(addr);
+}
+
 /* Decodes one block at pc into the unit behind its instructions; false: its first instruction
  * cannot be fetched. A block ends where QEMU ends it: behind a branch and its like, at 512
  * instructions, at the end of its first page; an instruction that crosses the page is a block of
  * its own. */
-static bool decode_block(struct unit *u, uint64_t pc)
+static bool decode_block(struct cpu *cpu, struct unit *u, uint64_t pc)
 {
     unsigned first = u->first[u->n_tbs], n = first;
     uint64_t page_end = (pc & ~(PAGE - 1)) + PAGE;
     uint64_t code_end = pc + vma_code_avail(pc, page_end + 16 - pc);
-    bool hot = code_end > pc && smc_watch(pc);
+    bool hot = code_end > pc && watch_code(cpu, pc);
     u->checked |= hot;
     for (;;) {
         struct insn *in = &u->insn[n];
@@ -52,7 +61,7 @@ static bool decode_block(struct unit *u, uint64_t pc)
         if (pc + in->len > page_end) {
             if (n > first)
                 break;
-            u->checked |= smc_watch(page_end);
+            u->checked |= watch_code(cpu, page_end);
         }
         u->code[n++] = (const uint8_t *)pc;
         pc += in->len;
@@ -135,14 +144,14 @@ static bool wants_more(const struct unit *u, uint64_t next)
 }
 
 /* Fills the unit from pc; false: the fetch at pc faults. */
-static bool build_unit(struct unit *u, uint64_t pc, struct superblock *pages)
+static bool build_unit(struct cpu *cpu, struct unit *u, uint64_t pc, struct superblock *pages)
 {
     u->n_tbs = 0;
     u->first[0] = 0;
     u->checked = false;
     uint64_t next = pc;
     do {
-        if (!decode_block(u, next) || !accept_block(u, pages))
+        if (!decode_block(cpu, u, next) || !accept_block(u, pages))
             break;
         next = follow(u, u->n_tbs - 1);
     } while (wants_more(u, next));
@@ -156,6 +165,7 @@ static void instrument_block(struct cpu *cpu, struct unit *u, int i)
     u->n_ops[i] = 0;
     if (!plugin_wants_tb_trans())
         return;
+    jit_use_libc(cpu);
     plugin_gen_tb_start(cpu, u->insn[u->first[i]].pc);
     for (unsigned n = u->first[i]; n < u->first[i + 1]; n++) {
         plugin_gen_insn_start(&u->insn[n]);
@@ -332,6 +342,7 @@ static struct tb *translate_unit(struct cpu *cpu, struct superblock *pages, enum
     struct superblock *sb = make_superblock(&unit, pages);
     if (sb && jit_lower(sb, &unit, entry))
         return &sb->tb[0];
+    jit_use_libc(cpu);
     for (int i = 0; i < unit.n_tbs; i++)
         free(unit.ops[i]);
     return NULL;
@@ -342,7 +353,7 @@ struct tb *translator_loop(struct cpu *cpu, uint64_t pc, enum tb_entry entry)
     unit.max_insns = TB_MAX_INSNS;
     for (;;) {
         struct superblock pages = {0};
-        if (!build_unit(&unit, pc, &pages))
+        if (!build_unit(cpu, &unit, pc, &pages))
             return NULL;
         unsigned before = tb_generation();
         struct tb *tb = translate_unit(cpu, &pages, entry);

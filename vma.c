@@ -5,7 +5,6 @@
 #include "emu.h"
 
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -19,7 +18,7 @@
 static struct vma *vmas;
 static size_t vma_count, vma_room;
 static unsigned generation;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct lock lock;
 
 /* ---- the sorted array ---- */
 
@@ -114,42 +113,42 @@ static void remove_range(uint64_t start, uint64_t end)
 
 void vma_add(uint64_t start, uint64_t len, int prot, int flags)
 {
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     remove_range(start, start + len);
     size_t i = index_above(start);
     insert_at(i, (struct vma){start, start + len, prot, flags & KEPT_FLAGS});
     note_change(i, i + 1);
     merge_range(i, i + 1);
-    pthread_mutex_unlock(&lock);
+    lock_release(&lock);
 }
 
 void vma_remove(uint64_t start, uint64_t len)
 {
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     remove_range(start, start + len);
-    pthread_mutex_unlock(&lock);
+    lock_release(&lock);
 }
 
 void vma_protect(uint64_t start, uint64_t len, int prot)
 {
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     size_t from = split_at(start), to = split_at(start + len);
     note_change(from, to);
     for (size_t i = from; i < to; i++)
         vmas[i].prot = prot;
     note_change(from, to);
     merge_range(from, to);
-    pthread_mutex_unlock(&lock);
+    lock_release(&lock);
 }
 
 bool vma_next(uint64_t addr, struct vma *out)
 {
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     size_t i = index_above(addr);
     bool found = i < vma_count;
     if (found)
         *out = vmas[i];
-    pthread_mutex_unlock(&lock);
+    lock_release(&lock);
     return found;
 }
 
@@ -175,20 +174,20 @@ int vma_host_prot(int prot)
 
 unsigned vma_generation(void)
 {
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     unsigned now = generation;
-    pthread_mutex_unlock(&lock);
+    lock_release(&lock);
     return now;
 }
 
 void vma_lock(void)
 {
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
 }
 
 void vma_unlock(void)
 {
-    pthread_mutex_unlock(&lock);
+    lock_release(&lock);
 }
 
 /* ---- the host's mappings ---- */
