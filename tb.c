@@ -10,15 +10,21 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define BUCKETS   (1 << 18)
+#define BUCKET_BITS 16
+#define BUCKETS     (1 << BUCKET_BITS)
+#define PAGES       (1 << 14)
+#define FILTER_BITS 19
 #define META_SIZE (64ull << 20)
 #define META      (LOW_CACHE_END - META_SIZE) /* low: generated code names links by imm32 */
 #define PAGE      4096ull
 
 static struct {
-    struct tb *bucket[BUCKETS];
-    struct superblock *page[BUCKETS]; /* superblocks with code in pages of this hash */
-    struct superblock **by_host;      /* sorted: blocks are laid out upwards; room for all */
+    struct tables {
+        struct tb *bucket[BUCKETS];
+        uint64_t filter[(1 << FILTER_BITS) / 64]; /* by hash: a block may begin there */
+        struct superblock *page[PAGES];           /* superblocks with code in pages of this hash */
+    } *tables;
+    struct superblock **by_host; /* sorted: blocks are laid out upwards; room for all */
     size_t n;
     uint8_t *meta, *meta_end;
     unsigned generation;
@@ -82,8 +88,10 @@ void tb_init(void)
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
     if (p != (void *)META)
         die("cannot map %llu bytes at 0x%llx for the block table", META_SIZE, META);
-    cache.meta = p;
-    cache.meta_end = cache.meta + META_SIZE;
+    madvise(p, META_SIZE, MADV_HUGEPAGE);
+    cache.tables = (struct tables *)p;
+    cache.meta = (uint8_t *)(cache.tables + 1);
+    cache.meta_end = (uint8_t *)cache.tables + META_SIZE;
     size_t room = META_SIZE / sizeof(struct superblock) * sizeof(*cache.by_host);
     cache.by_host =
         mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -106,14 +114,27 @@ void *tb_alloc(size_t size)
 /* ---- lookup -------------------------------------------------------------------------------------
  */
 
+/* Spreads addresses evenly; the upper bits are the best. */
+static uint32_t hash(uint64_t pc)
+{
+    return (uint32_t)pc * 0x9e3779b1u;
+}
+
 static struct tb **bucket_of(uint64_t pc)
 {
-    return &cache.bucket[(pc ^ pc >> 16) & (BUCKETS - 1)];
+    return &cache.tables->bucket[hash(pc) >> (32 - BUCKET_BITS)];
+}
+
+static uint64_t *filter_word(uint64_t pc, uint64_t *bit)
+{
+    uint32_t index = hash(pc) >> (32 - FILTER_BITS);
+    *bit = 1ull << index % 64;
+    return &cache.tables->filter[index / 64];
 }
 
 static struct superblock **page_list(uint64_t page)
 {
-    return &cache.page[page / PAGE & (BUCKETS - 1)];
+    return &cache.tables->page[page / PAGE & (PAGES - 1)];
 }
 
 /* False if an earlier page of sb has the same hash: sb is on that list already. */
@@ -133,8 +154,13 @@ static struct superblock **next_on_list(struct superblock *sb, struct superblock
     return &sb->page_next[k];
 }
 
+/* Most look-ups are the translator's, which asks of every instruction whether a block begins there:
+ * the filter answers them without a cache miss. */
 struct tb *tb_lookup(uint64_t pc)
 {
+    uint64_t bit;
+    if (!(*filter_word(pc, &bit) & bit))
+        return NULL;
     struct tb *tb = *bucket_of(pc);
     while (tb && tb->pc != pc)
         tb = tb->next;
@@ -172,6 +198,8 @@ static void insert_tb(struct tb *tb)
             jit_table_set(tb, by);
     tb->next = *bucket;
     *bucket = tb;
+    uint64_t bit;
+    *filter_word(tb->pc, &bit) |= bit;
 }
 
 void tb_insert(struct superblock *sb)
@@ -343,8 +371,9 @@ void tb_flush(void)
     wait_for_others();
     for (size_t i = 0; i < cache.n; i++)
         forget_superblock(cache.by_host[i]);
+    memset(cache.tables->filter, 0, sizeof(cache.tables->filter));
     cache.n = 0;
-    cache.meta = cache.meta_end - META_SIZE;
+    cache.meta = (uint8_t *)(cache.tables + 1);
     cache.generation++;
     jit_reset();
     qemu_plugin_flush_cb();
