@@ -171,8 +171,6 @@ static void find_code(struct cpu *cpu, uint64_t reason)
         signal_deliver(cpu);
         return;
     }
-    if (link && cpu->generation == tb_generation() && !(opt.log & LOG_NOCHAIN))
-        tb_bind(link, tb);
     if (reason == EXIT_MISS || reason == EXIT_RETURN)
         learn_target(tb, reason == EXIT_RETURN ? BY_RETURN : BY_JUMP);
     cpu->jump = (uintptr_t)tb->host;

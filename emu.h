@@ -465,7 +465,7 @@ struct tb {
     uint8_t *call_host; /* entry of a paired call: drops the host return address; or NULL */
     uint8_t *pad[2];    /* entries of indirect branches, enum indirect: they check the target */
     struct tb *next;    /* same hash bucket */
-    struct link *in;    /* exits bound to this block */
+    struct link *in;    /* direct exits bound to this block */
     struct superblock *sb;
     struct plugin_op *ops; /* instrumentation, malloc'ed */
     uint32_t n_ops;
@@ -494,8 +494,7 @@ struct superblock {
 struct link {
     uint8_t *site, *stub;
     uint64_t target;
-    struct tb *to;     /* NULL: not bound */
-    struct link *next; /* in to->in */
+    struct link *next; /* bound: of the block's in; else of the exits that wait for a block */
     bool call;         /* a host call: binds to call_host */
 };
 
@@ -543,13 +542,14 @@ void jit_init(void);
 /* Lowers unit into sb (tb[] filled but for host addresses); false: the cache is full. */
 bool jit_lower(struct superblock *sb, const struct unit *unit, enum tb_entry entry);
 /* Points the exit at its block or back at its stub. */
-void jit_bind(struct link *link);
+void jit_bind(struct link *link, const struct tb *tb);
 void jit_unbind(struct link *link);
 /* Gives tb the entry it lacks; false: the cache is full. */
 bool jit_add_pad(struct tb *tb, enum indirect by);
 bool jit_add_call_entry(struct tb *tb);
 /* Makes indirect branches to tb->pc find it, or no longer. */
 void jit_table_set(struct tb *tb, enum indirect by);
+void jit_table_offer(struct tb *tb, enum indirect by); /* takes no other block's place */
 void jit_table_clear(struct tb *tb);
 bool jit_table_has(const struct tb *tb, enum indirect by);
 void jit_reset(void);       /* forgets all generated code */
@@ -654,8 +654,8 @@ struct tb *tb_lookup(uint64_t pc);
 /* Superblock whose code holds host_pc; NULL: a stub or trampoline. */
 struct superblock *tb_by_host(uint64_t host_pc);
 void tb_insert(struct superblock *sb);
-/* Binds a link that just ran to its block. */
-void tb_bind(struct link *link, struct tb *tb);
+/* Binds an exit to its block, now or as soon as there is one. */
+void tb_bind(struct link *link);
 /* Memory that lives until the next flush, 8-byte aligned; NULL: full. */
 void *tb_alloc(size_t size);
 void tb_lock(void);

@@ -247,11 +247,6 @@ static uint8_t *cold_take(struct lower *l, size_t size)
     return l->cold -= size;
 }
 
-static const uint8_t *bound_target(const struct link *link)
-{
-    return link->call ? link->to->call_host : link->to->host;
-}
-
 /* The displacement lies in one cache line (emit_align_hole): the store is seen whole. */
 static void store_rel32(uint8_t *site, const uint8_t *target)
 {
@@ -259,9 +254,9 @@ static void store_rel32(uint8_t *site, const uint8_t *target)
     *(volatile displacement *)site = (int32_t)(target - (site + 4));
 }
 
-void jit_bind(struct link *link)
+void jit_bind(struct link *link, const struct tb *tb)
 {
-    store_rel32(link->site, bound_target(link));
+    store_rel32(link->site, link->call ? tb->call_host : tb->host);
 }
 
 void jit_unbind(struct link *link)
@@ -1487,15 +1482,11 @@ static bool lower_superblock(struct lower *l)
     return true;
 }
 
-/* Exits to blocks that exist already never run their stubs. */
 static void bind_links(struct link *links)
 {
     for (struct link *next; links; links = next) {
         next = links->next;
-        links->next = NULL;
-        struct tb *tb = opt.log & LOG_NOCHAIN ? NULL : tb_lookup(links->target);
-        if (tb)
-            tb_bind(links, tb);
+        tb_bind(links);
     }
 }
 
@@ -1564,6 +1555,14 @@ void jit_table_set(struct tb *tb, enum indirect by)
 {
     set_large_entry(tb->pc, tb->host);
     *table_slot(tb->pc, by) = (uintptr_t)tb->pad[by];
+}
+
+void jit_table_offer(struct tb *tb, enum indirect by)
+{
+    uint64_t free = (uintptr_t)pad_address(by == BY_RETURN ? PAD_RETURN : PAD_MISS);
+    set_large_entry(tb->pc, tb->host);
+    if (*table_slot(tb->pc, by) == free)
+        *table_slot(tb->pc, by) = (uintptr_t)tb->pad[by];
 }
 
 bool jit_table_has(const struct tb *tb, enum indirect by)

@@ -14,6 +14,7 @@
 #define BUCKETS     (1 << BUCKET_BITS)
 #define PAGES       (1 << 14)
 #define FILTER_BITS 19
+#define WAIT_BITS   13
 #define META_SIZE (64ull << 20)
 #define META      (LOW_CACHE_END - META_SIZE) /* low: generated code names links by imm32 */
 #define PAGE      4096ull
@@ -22,6 +23,7 @@ static struct {
     struct tables {
         struct tb *bucket[BUCKETS];
         uint64_t filter[(1 << FILTER_BITS) / 64]; /* by hash: a block may begin there */
+        struct link *waiting[1 << WAIT_BITS];     /* by hash: exits whose target has no block yet */
         struct superblock *page[PAGES];           /* superblocks with code in pages of this hash */
     } *tables;
     struct superblock **by_host; /* sorted: blocks are laid out upwards; room for all */
@@ -188,6 +190,33 @@ struct superblock *tb_by_host(uint64_t host_pc)
     return cache.by_host[low - 1];
 }
 
+static bool bind(struct link *link, struct tb *tb)
+{
+    if (link->call && !tb->call_host && !jit_add_call_entry(tb))
+        return false;
+    link->next = tb->in;
+    tb->in = link;
+    jit_bind(link, tb);
+    return true;
+}
+
+static struct link **waiting_list(uint64_t target)
+{
+    return &cache.tables->waiting[hash(target) >> (32 - WAIT_BITS)];
+}
+
+/* Binds the exits that wait for tb; those that cannot be bound stay. */
+static void bind_waiting(struct tb *tb)
+{
+    for (struct link **p = waiting_list(tb->pc), *link; (link = *p);) {
+        struct link *next = link->next;
+        if (link->target == tb->pc && bind(link, tb))
+            *p = next;
+        else
+            p = &link->next;
+    }
+}
+
 /* A landing may exist twice. The latest is the one behind the call that runs now: returns must go
  * there to be predicted. */
 static void insert_tb(struct tb *tb)
@@ -200,6 +229,11 @@ static void insert_tb(struct tb *tb)
     *bucket = tb;
     uint64_t bit;
     *filter_word(tb->pc, &bit) |= bit;
+    if (opt.log & LOG_NOCHAIN)
+        return;
+    bind_waiting(tb);
+    if (tb->pad[BY_RETURN]) /* the call that is before it will return soon */
+        jit_table_offer(tb, BY_RETURN);
 }
 
 void tb_insert(struct superblock *sb)
@@ -216,14 +250,14 @@ void tb_insert(struct superblock *sb)
     }
 }
 
-void tb_bind(struct link *link, struct tb *tb)
+void tb_bind(struct link *link)
 {
-    if (link->to || tb->sb->dead || (link->call && !tb->call_host && !jit_add_call_entry(tb)))
+    struct tb *tb = opt.log & LOG_NOCHAIN ? NULL : tb_lookup(link->target);
+    if (tb && bind(link, tb))
         return;
-    link->to = tb;
-    link->next = tb->in;
-    tb->in = link;
-    jit_bind(link);
+    struct link **list = waiting_list(link->target);
+    link->next = *list;
+    *list = link;
 }
 
 /* ---- dropping
@@ -231,9 +265,12 @@ void tb_bind(struct link *link, struct tb *tb)
 
 static void unbind_all(struct tb *tb)
 {
-    for (struct link *link = tb->in; link; link = link->next) {
+    for (struct link *link = tb->in, *next; link; link = next) {
+        struct link **list = waiting_list(link->target);
+        next = link->next;
         jit_unbind(link);
-        link->to = NULL;
+        link->next = *list;
+        *list = link;
     }
     tb->in = NULL;
 }
@@ -372,6 +409,7 @@ void tb_flush(void)
     for (size_t i = 0; i < cache.n; i++)
         forget_superblock(cache.by_host[i]);
     memset(cache.tables->filter, 0, sizeof(cache.tables->filter));
+    memset(cache.tables->waiting, 0, sizeof(cache.tables->waiting));
     cache.n = 0;
     cache.meta = (uint8_t *)(cache.tables + 1);
     cache.generation++;
