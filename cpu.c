@@ -237,7 +237,7 @@ static bool are_flags_lost(struct cpu *cpu)
 static uint64_t run_code(struct cpu *cpu, uint64_t reason)
 {
     for (;;) {
-        if (cpu->pending || plugin_is_pending() || opt.log)
+        if (cpu->pending || plugin_is_pending() || opt.log & LOG_IN_ASM)
             jit_use_libc(cpu);
         plugin_run_pending();
         if (cpu->pending && !(signal_can_wait(cpu) && are_flags_lost(cpu))) {

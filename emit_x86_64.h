@@ -282,6 +282,28 @@ static inline void emit_movzx_ecx_table(struct emit *e, uint64_t table)
     emit_u32(e, table);
 }
 
+/* mov ecx, [rsp] */
+static inline void emit_mov_ecx_stack(struct emit *e)
+{
+    emit_mark(e);
+    emit_u8(e, 0x8b);
+    emit_u8(e, 0x0c);
+    emit_u8(e, 0x24);
+}
+
+/* pext ecx, ecx, [mask], address below 2 GiB; flags stay */
+static inline void emit_pext_ecx(struct emit *e, uint64_t mask)
+{
+    emit_mark(e);
+    emit_u8(e, 0xc4);
+    emit_u8(e, 0xe2);
+    emit_u8(e, 0x72);
+    emit_u8(e, 0xf5);
+    emit_u8(e, 0x0c);
+    emit_u8(e, 0x25);
+    emit_u32(e, mask);
+}
+
 /* movzx ecx, word [rsp] */
 static inline void emit_movzx_ecx_stack(struct emit *e)
 {
@@ -292,13 +314,13 @@ static inline void emit_movzx_ecx_stack(struct emit *e)
     emit_u8(e, 0x24);
 }
 
-/* push qword [table + rcx * 8] */
-static inline void emit_push_rcx_table(struct emit *e, uint64_t table)
+/* mov ecx, [table + rcx * 4] */
+static inline void emit_mov_ecx_table(struct emit *e, uint64_t table)
 {
     emit_mark(e);
-    emit_u8(e, 0xff);
-    emit_u8(e, 0x34);
-    emit_u8(e, 0xcd);
+    emit_u8(e, 0x8b);
+    emit_u8(e, 0x0c);
+    emit_u8(e, 0x8d);
     emit_u32(e, table);
 }
 

@@ -262,7 +262,7 @@ return_to_site:                 /* the processor has predicted this return, othe
 /* An indirect branch or return that the small table sent elsewhere: the large table, in two-word
  * entries (guest pc, host address), knows all targets seen so far. rcx = target; on a hit the
  * macro leaves by slot 4, else it falls through with all registers but rcx as they were. */
-.macro try_large_table pop
+.macro try_large_table
     mov %rax, GS(CPU_SLOT+8*2)
     mov %rdx, GS(CPU_SLOT+8*3)
     lahf
@@ -279,7 +279,6 @@ return_to_site:                 /* the processor has predicted this return, othe
     mov GS(CPU_SLOT+8*3), %rdx
     mov GS(CPU_SLOT+8*2), %rax
     mov GS(CPU_SLOT), %rcx
-    lea \pop(%rsp), %rsp
     jmp *GS(CPU_SLOT+8*4)
 1:  add $0x7f, %al
     sahf
@@ -287,20 +286,20 @@ return_to_site:                 /* the processor has predicted this return, othe
     mov GS(CPU_SLOT+8*2), %rax
 .endm
 
-    .globl jit_exit_miss, jit_exit_return
+    .globl jit_exit_miss, jit_exit_return, jit_exit_returned
 jit_exit_miss:                  /* slots: jit_x86_64.c, "indirect branches" */
     mov GS(CPU_SLOT+8), %rcx
-    try_large_table 0
+    try_large_table
     mov %rcx, GS(CPU_PC)
     mov GS(CPU_SLOT), %rcx
     movq $EXIT_MISS, GS(CPU_EXIT_REASON)
     jmp leave_bare
 jit_exit_return:                /* the guest's return address is on top of the stack */
-    mov (%rsp), %rcx
-    try_large_table 8
+    pop %rcx
+jit_exit_returned:              /* ... in rcx */
+    try_large_table
     mov %rcx, GS(CPU_PC)
     mov GS(CPU_SLOT), %rcx
-    lea 8(%rsp), %rsp
     movq $EXIT_RETURN, GS(CPU_EXIT_REASON)
     jmp leave_bare
 

@@ -21,8 +21,9 @@
  * Calls and returns. A direct call pushes the guest's return address and makes a host call; the
  * callee's call_host entry drops the host address again. The return looks its target up in the
  * return table, pushes what it finds and makes a host ret, which the processor's return stack
- * predicts: the pad behind the call is where it leads. That pad compares the guest's return
- * address, still on the stack, with its own and drops it. */
+ * predicts: the pad behind the call is where it leads. That pad pops the guest's return address
+ * and compares it with its own. The table has 32-bit distances from jit_exit_return, so that an
+ * entry of 0 leads there, at an index that leaves out the lowest bit: no two calls are so close. */
 
 #include "emit_x86_64.h"
 
@@ -44,13 +45,15 @@
 
 #define JUMP_TABLE      LOW_TABLES
 #define JUMP_TABLE_SIZE 65536
-#define RETURN_TABLE    (JUMP_TABLE + JUMP_TABLE_SIZE * 8)
-#define ROUTES          (RETURN_TABLE + JUMP_TABLE_SIZE * 8) /* enum syscall_route per number */
+#define ROUTES          (JUMP_TABLE + JUMP_TABLE_SIZE * 8) /* enum syscall_route per number */
 #define LARGE_SIZE      (16ull << LARGE_BITS)
 #define ROUTE_COUNT     65536 /* by the low half of eax */
 #define UNKNOWN_SYSCALL 1024  /* this and all above are none of the kernel's */
 #define PADS            (ROUTES + ROUTE_COUNT)
-#define TABLES_END      (PADS + 4096)
+#define RETURN_MASK     (PADS + PAD_COUNT * PAD_SIZE) /* the bits of an address that are the index */
+#define RETURN_TABLE    (LOW_TABLES + (2ull << 20))
+#define RETURN_BITS     19
+#define TABLES_END      (RETURN_TABLE + (4ull << RETURN_BITS))
 _Static_assert(TABLES_END <= LARGE_TABLE && LARGE_TABLE + LARGE_SIZE <= LOW_CACHE, "layout");
 
 #define SLOT(n)    (CPU_SLOT + 8 * (n))
@@ -65,7 +68,8 @@ _Static_assert(TABLES_END <= LARGE_TABLE && LARGE_TABLE + LARGE_SIZE <= LOW_CACH
 enum roll_rule {
     ROLL_BACK,      /* at guest instruction pc, nothing of it done */
     ROLL_TO_TARGET, /* the branch is made but for the pc, which is in slot 1; rcx in slot 0 */
-    ROLL_RETURN,    /* the push of a return faulted; it is made but for the pop */
+    ROLL_RETURN,    /* the push of a return faulted; it is made but for the pop; rcx in slot 0 */
+    ROLL_POPPED,    /* the same behind the pop */
     ROLL_DROP,      /* the same as ROLL_BACK, with a host return address still to drop */
     ROLL_SOURCE,    /* the same as ROLL_BACK, with the %gs base still in rsi */
     ROLL_CALL,      /* the host call whose dead push faulted; the branch is made but for the pc */
@@ -77,6 +81,7 @@ enum pad {
     PAD_LOOKUP,
     PAD_MISS,
     PAD_RETURN,
+    PAD_RETURNED,
     PAD_LINK,
     PAD_SYSCALL,
     PAD_TRAP,
@@ -89,9 +94,9 @@ enum pad {
 };
 #define PAD_SIZE 16
 
-extern const char jit_exit_lookup[], jit_exit_miss[], jit_exit_return[], jit_exit_link[],
-    jit_exit_syscall[], jit_exit_trap[], jit_exit_stale[], jit_call_op[], jit_call_mem_op[],
-    jit_call_mem_before[], jit_call_mem_after[];
+extern const char jit_exit_lookup[], jit_exit_miss[], jit_exit_return[], jit_exit_returned[],
+    jit_exit_link[], jit_exit_syscall[], jit_exit_trap[], jit_exit_stale[], jit_call_op[],
+    jit_call_mem_op[], jit_call_mem_before[], jit_call_mem_after[];
 
 /* One lowering of a superblock. */
 struct lower {
@@ -143,18 +148,37 @@ static void *map_low(uint64_t start, size_t len, int prot)
     return p;
 }
 
+/* AMD's processors before Zen 3 (family 19h) take hundreds of cycles. */
+static bool has_fast_pext(void)
+{
+    unsigned a, b, c, d, family;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_BMI2))
+        return false;
+    __cpuid(1, family, b, c, d);
+    family = (family >> 8 & 15) + (family >> 20 & 255);
+    __cpuid(0, a, b, c, d);
+    return b != signature_AMD_ebx || family >= 0x19;
+}
+
 void jit_init(void)
 {
     static const char *const targets[PAD_COUNT] = {
-        [PAD_LOOKUP] = jit_exit_lookup,       [PAD_MISS] = jit_exit_miss,
-        [PAD_RETURN] = jit_exit_return,       [PAD_LINK] = jit_exit_link,
-        [PAD_SYSCALL] = jit_exit_syscall,     [PAD_TRAP] = jit_exit_trap,
-        [PAD_STALE] = jit_exit_stale,         [PAD_OP] = jit_call_op,
-        [PAD_MEM_OP] = jit_call_mem_op,       [PAD_MEM_BEFORE] = jit_call_mem_before,
+        [PAD_LOOKUP] = jit_exit_lookup,
+        [PAD_MISS] = jit_exit_miss,
+        [PAD_RETURN] = jit_exit_return,
+        [PAD_RETURNED] = jit_exit_returned,
+        [PAD_LINK] = jit_exit_link,
+        [PAD_SYSCALL] = jit_exit_syscall,
+        [PAD_TRAP] = jit_exit_trap,
+        [PAD_STALE] = jit_exit_stale,
+        [PAD_OP] = jit_call_op,
+        [PAD_MEM_OP] = jit_call_mem_op,
+        [PAD_MEM_BEFORE] = jit_call_mem_before,
         [PAD_MEM_AFTER] = jit_call_mem_after,
     };
     map_low(LOW_TABLES, TABLES_END - LOW_TABLES, PROT_READ | PROT_WRITE | PROT_EXEC);
     map_low(LARGE_TABLE, LARGE_SIZE, PROT_READ | PROT_WRITE);
+    *(uint32_t *)RETURN_MASK = has_fast_pext() ? ((1u << RETURN_BITS) - 1) << 1 : 0;
     for (int i = 0; i < PAD_COUNT; i++) {
         struct emit e = {.p = pad_address(i)};
         emit_jmp_far(&e, (uintptr_t)targets[i]);
@@ -194,11 +218,10 @@ static void set_large_entry(uint64_t pc, const uint8_t *host)
 
 void jit_clear_table(void)
 {
-    for (int i = 0; i < JUMP_TABLE_SIZE; i++) {
+    for (int i = 0; i < JUMP_TABLE_SIZE; i++)
         ((uint64_t *)JUMP_TABLE)[i] = (uintptr_t)pad_address(PAD_MISS);
-        ((uint64_t *)RETURN_TABLE)[i] = (uintptr_t)pad_address(PAD_RETURN);
-    }
     /* Fresh pages: zero, and not touched before they are used. */
+    madvise((void *)RETURN_TABLE, TABLES_END - RETURN_TABLE, MADV_DONTNEED);
     madvise((void *)LARGE_TABLE, LARGE_SIZE, MADV_DONTNEED);
     clear_large_entry(large_entry(0));
 }
@@ -1078,18 +1101,21 @@ static void emit_pad(struct emit *e, uint64_t pc)
 }
 
 /* Entry of returns: the guest's return address is on top of the stack.
- *   mov rcx, [rsp]; lea rcx, [rcx - pc]; jrcxz ok; jmp miss; ok: mov rcx, slot0; lea rsp, [rsp + 8]
+ *   pop rcx; lea rcx, [rcx - pc]; jrcxz ok; lea rcx, [rcx + pc]; jmp returned; ok: mov rcx, slot0
  */
 static void emit_return_pad(struct emit *e, uint64_t pc)
 {
     struct roll saved = e->now;
     e->now = (struct roll){.rule = ROLL_RETURN, .pc = pc};
-    emit_op_rm(e, 0x8b, GPR_RCX, GPR_RSP, 0);
+    emit_pop(e, GPR_RCX);
+    e->now.rule = ROLL_POPPED;
     emit_subtract_pc(e, pc);
-    emit_short(e, 0, 0xe3, 5);
-    emit_jmp(e, pad_address(PAD_RETURN));
+    emit_short(e, 0, 0xe3, 0);
+    uint8_t *hit = e->p;
+    emit_op_rm(e, 0x8b, GPR_RCX, GPR_RSP, -8);
+    emit_jmp(e, pad_address(PAD_RETURNED));
+    hit[-1] = (uint8_t)(e->p - hit);
     emit_load_gs(e, GPR_RCX, SLOT(0));
-    emit_op_rm(e, 0x8d, GPR_RSP, GPR_RSP, 8);
     e->now = saved;
 }
 
@@ -1189,6 +1215,17 @@ static void lower_ret_imm(struct lower *l, const struct insn *in)
     emit_jmp_rcx_table(e, JUMP_TABLE);
 }
 
+/* ecx = index in the return table of the address on top of the stack; the flags stay. */
+static void emit_return_index(struct emit *e)
+{
+    if (*(const uint32_t *)RETURN_MASK) {
+        emit_mov_ecx_stack(e);
+        emit_pext_ecx(e, RETURN_MASK);
+    } else {
+        emit_movzx_ecx_stack(e);
+    }
+}
+
 static void lower_ret(struct lower *l, const struct insn *in, unsigned i)
 {
     struct emit *e = &l->e;
@@ -1198,9 +1235,11 @@ static void lower_ret(struct lower *l, const struct insn *in, unsigned i)
         lower_ret_imm(l, in);
         return;
     }
-    emit_movzx_ecx_stack(e);
+    emit_return_index(e);
+    emit_mov_ecx_table(e, RETURN_TABLE);
+    emit_op_rm(e, 0x8d, GPR_RCX, GPR_RCX, (int32_t)(uintptr_t)pad_address(PAD_RETURN));
     roll_set(l, ROLL_RETURN);
-    emit_push_rcx_table(e, RETURN_TABLE);
+    emit_push(e, GPR_RCX);
     emit_ret(e);
 }
 
@@ -1545,29 +1584,53 @@ bool jit_add_call_entry(struct tb *tb)
     return true;
 }
 
-static uint64_t *table_slot(uint64_t pc, enum indirect by)
+static volatile uint64_t *jump_entry(uint64_t pc)
 {
-    uint64_t *table = (uint64_t *)(by == BY_RETURN ? RETURN_TABLE : JUMP_TABLE);
-    return table + (pc & (JUMP_TABLE_SIZE - 1));
+    return (uint64_t *)JUMP_TABLE + (pc & (JUMP_TABLE_SIZE - 1));
+}
+
+static volatile uint32_t *return_entry(uint64_t pc)
+{
+    uint32_t mask = *(const uint32_t *)RETURN_MASK;
+    return (uint32_t *)RETURN_TABLE + (mask ? (pc & mask) >> 1 : pc & 0xffff);
+}
+
+/* Where the tables send branches to pc now; pads for those that lead nowhere. */
+static const uint8_t *table_get(uint64_t pc, enum indirect by)
+{
+    return by == BY_RETURN ? pad_address(PAD_RETURN) + *return_entry(pc)
+                           : (const uint8_t *)*jump_entry(pc);
+}
+
+static void table_put(uint64_t pc, enum indirect by, const uint8_t *host)
+{
+    if (by == BY_RETURN)
+        *return_entry(pc) = (uint32_t)(host - pad_address(PAD_RETURN));
+    else
+        *jump_entry(pc) = (uintptr_t)host;
+}
+
+static const uint8_t *table_nowhere(enum indirect by)
+{
+    return pad_address(by == BY_RETURN ? PAD_RETURN : PAD_MISS);
 }
 
 void jit_table_set(struct tb *tb, enum indirect by)
 {
     set_large_entry(tb->pc, tb->host);
-    *table_slot(tb->pc, by) = (uintptr_t)tb->pad[by];
+    table_put(tb->pc, by, tb->pad[by]);
 }
 
 void jit_table_offer(struct tb *tb, enum indirect by)
 {
-    uint64_t free = (uintptr_t)pad_address(by == BY_RETURN ? PAD_RETURN : PAD_MISS);
     set_large_entry(tb->pc, tb->host);
-    if (*table_slot(tb->pc, by) == free)
-        *table_slot(tb->pc, by) = (uintptr_t)tb->pad[by];
+    if (table_get(tb->pc, by) == table_nowhere(by))
+        table_put(tb->pc, by, tb->pad[by]);
 }
 
 bool jit_table_has(const struct tb *tb, enum indirect by)
 {
-    return tb->pad[by] && *table_slot(tb->pc, by) == (uintptr_t)tb->pad[by];
+    return tb->pad[by] && table_get(tb->pc, by) == tb->pad[by];
 }
 
 void jit_table_clear(struct tb *tb)
@@ -1575,10 +1638,9 @@ void jit_table_clear(struct tb *tb)
     volatile uint64_t *entry = large_entry(tb->pc);
     if (entry[0] == tb->pc && entry[1] == (uintptr_t)tb->host)
         clear_large_entry(entry);
-    if (jit_table_has(tb, BY_JUMP))
-        *table_slot(tb->pc, BY_JUMP) = (uintptr_t)pad_address(PAD_MISS);
-    if (jit_table_has(tb, BY_RETURN))
-        *table_slot(tb->pc, BY_RETURN) = (uintptr_t)pad_address(PAD_RETURN);
+    for (int by = BY_JUMP; by <= BY_RETURN; by++)
+        if (jit_table_has(tb, by))
+            table_put(tb->pc, by, table_nowhere(by));
 }
 
 /* ---- faults
@@ -1620,12 +1682,14 @@ static void apply_roll(struct cpu *cpu, const struct roll *roll, struct host_sta
     for (int i = roll->n_spilled - 1; i >= 0; i--)
         state->reg[roll->spilled[i].reg] = cpu->slot[roll->spilled[i].slot];
     state->pc = roll->pc;
-    if (roll->rule == ROLL_TO_TARGET || roll->rule == ROLL_RETURN)
+    if (roll->rule == ROLL_TO_TARGET || roll->rule == ROLL_RETURN || roll->rule == ROLL_POPPED)
         state->reg[GPR_RCX] = cpu->slot[0];
     if (roll->rule == ROLL_TO_TARGET)
         state->pc = cpu->slot[1];
-    if (roll->rule == ROLL_RETURN)
-        guest_copy(&state->pc, (const void *)state->reg[GPR_RSP], sizeof(state->pc));
+    if (roll->rule == ROLL_RETURN || roll->rule == ROLL_POPPED)
+        guest_copy(&state->pc,
+                   (const uint8_t *)state->reg[GPR_RSP] - (roll->rule == ROLL_POPPED ? 8 : 0),
+                   sizeof(state->pc));
     if (roll->rule == ROLL_RETURN || roll->rule == ROLL_DROP)
         state->reg[GPR_RSP] += 8;
     if (roll->rule == ROLL_SOURCE)

@@ -10,14 +10,14 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define BUCKET_BITS 16
+#define BUCKET_BITS 17
 #define BUCKETS     (1 << BUCKET_BITS)
 #define PAGES       (1 << 14)
-#define FILTER_BITS 19
-#define WAIT_BITS   13
-#define META_SIZE (64ull << 20)
-#define META      (LOW_CACHE_END - META_SIZE) /* low: generated code names links by imm32 */
-#define PAGE      4096ull
+#define FILTER_BITS 20
+#define WAIT_BITS   15
+#define META_SIZE   (64ull << 20)
+#define META        (LOW_CACHE_END - META_SIZE) /* low: generated code names links by imm32 */
+#define PAGE        4096ull
 
 static struct {
     struct tables {
@@ -25,7 +25,7 @@ static struct {
         uint64_t filter[(1 << FILTER_BITS) / 64]; /* by hash: a block may begin there */
         struct link *waiting[1 << WAIT_BITS];     /* by hash: exits whose target has no block yet */
         struct superblock *page[PAGES];           /* superblocks with code in pages of this hash */
-    } *tables;
+    } * tables;
     struct superblock **by_host; /* sorted: blocks are laid out upwards; room for all */
     size_t n;
     uint8_t *meta, *meta_end;
@@ -95,8 +95,8 @@ void tb_init(void)
     cache.meta = (uint8_t *)(cache.tables + 1);
     cache.meta_end = (uint8_t *)cache.tables + META_SIZE;
     size_t room = META_SIZE / sizeof(struct superblock) * sizeof(*cache.by_host);
-    cache.by_host =
-        mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    cache.by_host = mmap(NULL, room, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (cache.by_host == MAP_FAILED)
         die("out of memory for the block table");
     if (opt.tb_size > META - LOW_CACHE)
