@@ -871,6 +871,8 @@ void qemu_plugin_vcpu_exception(struct cpu *cpu, uint64_t pc);
 void qemu_plugin_flush_cb(void);
 /* Runs the atexit callbacks, once per process image. */
 void qemu_plugin_atexit_cb(void);
+/* After a fault at a host pc: true if it is the doing of a plugin, which has been said. */
+bool plugin_explain_fault(const void *pc);
 /* execve failed after qemu_plugin_atexit_cb: the program goes on, its end is still to come. */
 void plugin_exec_failed(void);
 void plugin_before_fork(void);
@@ -908,8 +910,8 @@ struct qemu_plugin_ctx *plugin_current(void);
 int plugin_api_version(const void *caller);
 /* dlopen handle of the plugin whose callback runs, or NULL. */
 void *plugin_current_handle(void);
-/* The access a memory callback is about. */
-uint64_t plugin_mem_vaddr(void);
+/* Address of the access that the running memory callback is about; false: none runs. */
+bool plugin_mem_vaddr(uint64_t *vaddr);
 /* True in a tb_trans callback: the calling thread has tb_lock. */
 bool plugin_is_translating(void);
 /* qemu_plugin_set_pc. */
@@ -917,8 +919,11 @@ _Noreturn void plugin_resume_at(uint64_t pc);
 /* Recursive; guards callback lists and scoreboards; taken after tb_lock. */
 void plugin_lock(void);
 void plugin_unlock(void);
-/* A plugin broke the API's rules: says how, and aborts as QEMU does. */
-_Noreturn void plugin_abuse(const char *what);
+/* A plugin broke the API's rules in calling function: says how, and aborts as QEMU does. */
+_Noreturn void plugin_abuse(const char *function, const char *what);
+/* True for handles of the block being translated. */
+bool plugin_has_tb(const struct qemu_plugin_tb *tb);
+bool plugin_has_insn(const struct qemu_plugin_insn *insn);
 
 /* plugin_glib.c: the two GLib types that cross the API. The process's GLib does the work if there
  * is one; emu itself does not link it. */
@@ -1019,6 +1024,11 @@ static inline void qemu_plugin_flush_cb(void)
 }
 static inline void qemu_plugin_atexit_cb(void)
 {
+}
+static inline bool plugin_explain_fault(const void *pc)
+{
+    (void)pc;
+    return false;
 }
 static inline void plugin_exec_failed(void)
 {

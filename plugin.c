@@ -49,6 +49,7 @@ enum plugin_request { REQUEST_NONE, REQUEST_RESET, REQUEST_UNINSTALL };
 
 /* A loaded plugin; lives as long as emu, for translations refer to it. */
 struct qemu_plugin_ctx {
+    const char *path; /* as given */
     void *handle;
     const void *base; /* where the library is mapped */
     qemu_plugin_id_t id;
@@ -119,10 +120,25 @@ void plugin_unlock(void)
         pthread_mutex_unlock(&plugin.lock);
 }
 
-_Noreturn void plugin_abuse(const char *what)
+static const char *current_path(void)
 {
-    warn("plugin: %s", what);
+    return current ? current->path : "(outside its callbacks)";
+}
+
+_Noreturn void plugin_abuse(const char *function, const char *what)
+{
+    warn("plugin %s: %s: %s", current_path(), function, what);
     abort();
+}
+
+bool plugin_explain_fault(const void *pc)
+{
+    Dl_info where;
+    if (!dladdr(pc, &where) || !where.dli_sname || strncmp(where.dli_sname, "qemu_plugin_", 12))
+        return false;
+    warn("plugin %s: %s: called with a NULL or foreign handle, or for a vCPU that does not exist",
+         current_path(), where.dli_sname);
+    return true;
 }
 
 /* ---- options ------------------------------------------------------------------------- */
@@ -386,6 +402,7 @@ static void plugin_load(const struct qemu_plugin_desc *desc, const qemu_info_t *
     struct qemu_plugin_ctx *ctx = calloc(1, sizeof *ctx);
     if (!ctx)
         die("out of memory");
+    ctx->path = desc->path;
     ctx->handle = open_plugin(desc->path);
     void *sym = require_symbol(ctx->handle, desc->path, "", "qemu_plugin_install");
     int (*install)(qemu_plugin_id_t, const qemu_info_t *, int, char **);
@@ -493,15 +510,16 @@ void *plugin_current_handle(void)
     return current ? current->handle : NULL;
 }
 
-uint64_t plugin_mem_vaddr(void)
+bool plugin_mem_vaddr(uint64_t *vaddr)
 {
-    return mem_vaddr;
+    *vaddr = mem_vaddr;
+    return in_mem_cb;
 }
 
 _Noreturn void plugin_resume_at(uint64_t pc)
 {
     if (!this_cpu || this_cpu->plugin_flags < QEMU_PLUGIN_CB_RW_REGS_PC)
-        plugin_abuse("qemu_plugin_set_pc: this callback may not set the pc");
+        plugin_abuse("qemu_plugin_set_pc", "this callback may not set the pc");
     this_cpu->in_plugin = false;
     current = NULL;
     guest_leave_plugin(this_cpu);
@@ -510,11 +528,11 @@ _Noreturn void plugin_resume_at(uint64_t pc)
 
 /* ---- callback lists ------------------------------------------------------------------ */
 
-static struct qemu_plugin_ctx *plugin_id_to_ctx_locked(qemu_plugin_id_t id)
+static struct qemu_plugin_ctx *plugin_id_to_ctx_locked(const char *function, qemu_plugin_id_t id)
 {
     struct qemu_plugin_ctx *ctx = find_ctx(id);
     if (!ctx || ctx->gone)
-        plugin_abuse("invalid plugin id");
+        plugin_abuse(function, "invalid plugin id: there is no such plugin, or no longer");
     return ctx;
 }
 
@@ -545,13 +563,15 @@ static void insert_cb(struct qemu_plugin_ctx *ctx, enum qemu_plugin_event ev, pl
     plugin.event_mask |= 1u << ev;
 }
 
-static void do_plugin_register_cb(qemu_plugin_id_t id, enum qemu_plugin_event ev, plugin_func func,
-                                  void *udata)
+static void do_plugin_register_cb(const char *function, qemu_plugin_id_t id,
+                                  enum qemu_plugin_event ev, plugin_func func, void *udata)
 {
     plugin_lock();
-    struct qemu_plugin_ctx *ctx = plugin_id_to_ctx_locked(id);
+    struct qemu_plugin_ctx *ctx = plugin_id_to_ctx_locked(function, id);
     struct qemu_plugin_cb *cb = ctx->callbacks[ev];
-    if (ctx->request == REQUEST_UNINSTALL) {
+    if (plugin.exiting) {
+        warn("plugin %s: %s: too late, the program has ended", ctx->path, function);
+    } else if (ctx->request == REQUEST_UNINSTALL) {
         /* on its way out */
     } else if (!func) {
         plugin_unregister_cb(ctx, ev);
@@ -566,17 +586,17 @@ static void do_plugin_register_cb(qemu_plugin_id_t id, enum qemu_plugin_event ev
 
 /* Events whose callbacks have userdata since version 7 only: before, udata is a garbage register.
  */
-static void plugin_register_cb(qemu_plugin_id_t id, enum qemu_plugin_event ev, plugin_func func,
-                               void *udata)
+static void plugin_register_cb(const char *function, qemu_plugin_id_t id, enum qemu_plugin_event ev,
+                               plugin_func func, void *udata)
 {
     const struct qemu_plugin_ctx *ctx = find_ctx(id);
-    do_plugin_register_cb(id, ev, func, ctx && ctx->version >= 7 ? udata : NULL);
+    do_plugin_register_cb(function, id, ev, func, ctx && ctx->version >= 7 ? udata : NULL);
 }
 
-static void plugin_register_cb_udata(qemu_plugin_id_t id, enum qemu_plugin_event ev,
-                                     plugin_func func, void *udata)
+static void plugin_register_cb_udata(const char *function, qemu_plugin_id_t id,
+                                     enum qemu_plugin_event ev, plugin_func func, void *udata)
 {
-    do_plugin_register_cb(id, ev, func, udata);
+    do_plugin_register_cb(function, id, ev, func, udata);
 }
 
 static void unregister_all(struct qemu_plugin_ctx *ctx)
@@ -643,13 +663,14 @@ void plugin_run_pending(void)
     }
 }
 
-static void plugin_request(qemu_plugin_id_t id, enum plugin_request request, plugin_func func,
-                           void *udata)
+static void plugin_request(const char *function, qemu_plugin_id_t id, enum plugin_request request,
+                           plugin_func func, void *udata)
 {
     plugin_lock();
-    struct qemu_plugin_ctx *ctx = plugin_id_to_ctx_locked(id);
+    struct qemu_plugin_ctx *ctx = plugin_id_to_ctx_locked(function, id);
     if (ctx->installing && request == REQUEST_UNINSTALL)
-        plugin_abuse("Calling qemu_plugin_uninstall from the install function is a bug: return a "
+        plugin_abuse(function,
+                     "Calling qemu_plugin_uninstall from the install function is a bug: return a "
                      "value other than 0 from it");
     bool is_new = ctx->request == REQUEST_NONE;
     if (is_new) {
@@ -671,12 +692,12 @@ static void plugin_request(qemu_plugin_id_t id, enum plugin_request request, plu
 
 void qemu_plugin_uninstall(qemu_plugin_id_t id, qemu_plugin_udata_cb_t cb, void *userdata)
 {
-    plugin_request(id, REQUEST_UNINSTALL, (plugin_func)cb, userdata);
+    plugin_request(__func__, id, REQUEST_UNINSTALL, (plugin_func)cb, userdata);
 }
 
 void qemu_plugin_reset(qemu_plugin_id_t id, qemu_plugin_udata_cb_t cb, void *userdata)
 {
-    plugin_request(id, REQUEST_RESET, (plugin_func)cb, userdata);
+    plugin_request(__func__, id, REQUEST_RESET, (plugin_func)cb, userdata);
 }
 
 /* ---- registering for events ---------------------------------------------------------- */
@@ -684,71 +705,71 @@ void qemu_plugin_reset(qemu_plugin_id_t id, qemu_plugin_udata_cb_t cb, void *use
 void qemu_plugin_register_vcpu_init_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_udata_cb_t cb,
                                        void *userdata)
 {
-    plugin_register_cb(id, QEMU_PLUGIN_EV_VCPU_INIT, (plugin_func)cb, userdata);
+    plugin_register_cb(__func__, id, QEMU_PLUGIN_EV_VCPU_INIT, (plugin_func)cb, userdata);
 }
 
 void qemu_plugin_register_vcpu_exit_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_udata_cb_t cb,
                                        void *userdata)
 {
-    plugin_register_cb(id, QEMU_PLUGIN_EV_VCPU_EXIT, (plugin_func)cb, userdata);
+    plugin_register_cb(__func__, id, QEMU_PLUGIN_EV_VCPU_EXIT, (plugin_func)cb, userdata);
 }
 
 void qemu_plugin_register_vcpu_idle_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_udata_cb_t cb,
                                        void *userdata)
 {
-    plugin_register_cb(id, QEMU_PLUGIN_EV_VCPU_IDLE, (plugin_func)cb, userdata);
+    plugin_register_cb(__func__, id, QEMU_PLUGIN_EV_VCPU_IDLE, (plugin_func)cb, userdata);
 }
 
 void qemu_plugin_register_vcpu_resume_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_udata_cb_t cb,
                                          void *userdata)
 {
-    plugin_register_cb(id, QEMU_PLUGIN_EV_VCPU_RESUME, (plugin_func)cb, userdata);
+    plugin_register_cb(__func__, id, QEMU_PLUGIN_EV_VCPU_RESUME, (plugin_func)cb, userdata);
 }
 
 void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_tb_trans_cb_t cb,
                                            void *userdata)
 {
-    plugin_register_cb(id, QEMU_PLUGIN_EV_VCPU_TB_TRANS, (plugin_func)cb, userdata);
+    plugin_register_cb(__func__, id, QEMU_PLUGIN_EV_VCPU_TB_TRANS, (plugin_func)cb, userdata);
 }
 
 void qemu_plugin_register_vcpu_syscall_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_syscall_cb_t cb,
                                           void *userdata)
 {
-    plugin_register_cb(id, QEMU_PLUGIN_EV_VCPU_SYSCALL, (plugin_func)cb, userdata);
+    plugin_register_cb(__func__, id, QEMU_PLUGIN_EV_VCPU_SYSCALL, (plugin_func)cb, userdata);
 }
 
 void qemu_plugin_register_vcpu_syscall_ret_cb(qemu_plugin_id_t id,
                                               qemu_plugin_vcpu_syscall_ret_cb_t cb, void *userdata)
 {
-    plugin_register_cb(id, QEMU_PLUGIN_EV_VCPU_SYSCALL_RET, (plugin_func)cb, userdata);
+    plugin_register_cb(__func__, id, QEMU_PLUGIN_EV_VCPU_SYSCALL_RET, (plugin_func)cb, userdata);
 }
 
 void qemu_plugin_register_vcpu_syscall_filter_cb(qemu_plugin_id_t id,
                                                  qemu_plugin_vcpu_syscall_filter_cb_t cb,
                                                  void *userdata)
 {
-    plugin_register_cb(id, QEMU_PLUGIN_EV_VCPU_SYSCALL_FILTER, (plugin_func)cb, userdata);
+    plugin_register_cb(__func__, id, QEMU_PLUGIN_EV_VCPU_SYSCALL_FILTER, (plugin_func)cb, userdata);
 }
 
 void qemu_plugin_register_vcpu_discon_cb(qemu_plugin_id_t id, enum qemu_plugin_discon_type type,
                                          qemu_plugin_vcpu_discon_cb_t cb, void *userdata)
 {
     if (type & QEMU_PLUGIN_DISCON_INTERRUPT)
-        plugin_register_cb(id, QEMU_PLUGIN_EV_VCPU_INTERRUPT, (plugin_func)cb, userdata);
+        plugin_register_cb(__func__, id, QEMU_PLUGIN_EV_VCPU_INTERRUPT, (plugin_func)cb, userdata);
     if (type & QEMU_PLUGIN_DISCON_EXCEPTION)
-        plugin_register_cb(id, QEMU_PLUGIN_EV_VCPU_EXCEPTION, (plugin_func)cb, userdata);
+        plugin_register_cb(__func__, id, QEMU_PLUGIN_EV_VCPU_EXCEPTION, (plugin_func)cb, userdata);
     if (type & QEMU_PLUGIN_DISCON_HOSTCALL)
-        plugin_register_cb(id, QEMU_PLUGIN_EV_VCPU_HOSTCALL, (plugin_func)cb, userdata);
+        plugin_register_cb(__func__, id, QEMU_PLUGIN_EV_VCPU_HOSTCALL, (plugin_func)cb, userdata);
 }
 
 void qemu_plugin_register_flush_cb(qemu_plugin_id_t id, qemu_plugin_udata_cb_t cb, void *userdata)
 {
-    plugin_register_cb(id, QEMU_PLUGIN_EV_FLUSH, (plugin_func)cb, userdata);
+    plugin_register_cb(__func__, id, QEMU_PLUGIN_EV_FLUSH, (plugin_func)cb, userdata);
 }
 
 void qemu_plugin_register_atexit_cb(qemu_plugin_id_t id, qemu_plugin_udata_cb_t cb, void *userdata)
 {
-    plugin_register_cb_udata(id, QEMU_PLUGIN_EV_ATEXIT, (plugin_func)cb, userdata);
+    plugin_register_cb_udata(__func__, id, QEMU_PLUGIN_EV_ATEXIT, (plugin_func)cb, userdata);
 }
 
 /* ---- events happen ------------------------------------------------------------------- */
@@ -808,7 +829,7 @@ void qemu_plugin_vcpu_exit_hook(struct cpu *cpu)
 void qemu_plugin_vcpu_for_each(qemu_plugin_id_t id, qemu_plugin_vcpu_udata_cb_t cb, void *userdata)
 {
     plugin_lock();
-    struct qemu_plugin_ctx *ctx = plugin_id_to_ctx_locked(id);
+    struct qemu_plugin_ctx *ctx = plugin_id_to_ctx_locked(__func__, id);
     plugin_unlock();
     for (int i = 0; i < cpu_count(); i++) {
         const struct cpu *cpu = cpu_by_index((unsigned)i);

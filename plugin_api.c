@@ -14,57 +14,77 @@
 
 /* ---- blocks and instructions --------------------------------------------------------- */
 
+static const struct qemu_plugin_tb *check_tb(const char *function, const struct qemu_plugin_tb *tb)
+{
+    if (!plugin_has_tb(tb))
+        plugin_abuse(function, "not the block of a running tb_trans callback");
+    return tb;
+}
+
+static const struct insn *check_insn(const char *function, const struct qemu_plugin_insn *insn)
+{
+    if (!plugin_has_insn(insn))
+        plugin_abuse(function, "not an instruction of the block of a running tb_trans callback");
+    return &insn->in;
+}
+
+static const void *code_of(const struct insn *in)
+{
+    return (const void *)(uintptr_t)in->pc;
+}
+
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb)
 {
-    return tb->n;
+    return check_tb(__func__, tb)->n;
 }
 
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb)
 {
-    return tb->pc;
+    return check_tb(__func__, tb)->pc;
 }
 
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t idx)
 {
-    return idx < tb->n ? (struct qemu_plugin_insn *)&tb->insns[idx] : NULL;
+    return idx < check_tb(__func__, tb)->n ? (struct qemu_plugin_insn *)&tb->insns[idx] : NULL;
 }
 
 /* Up to version 2 this takes only insn, and returns a pointer to the bytes. */
 size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *dest, size_t len)
 {
-    const void *code = qemu_plugin_insn_haddr(insn);
+    const struct insn *in = check_insn(__func__, insn);
     if (plugin_api_version(__builtin_return_address(0)) <= 2)
-        return (size_t)(uintptr_t)code;
-    size_t n = len < insn->in.len ? len : insn->in.len;
-    memcpy(dest, code, n);
+        return (size_t)(uintptr_t)code_of(in);
+    size_t n = len < in->len ? len : in->len;
+    memcpy(dest, code_of(in), n);
     return n;
 }
 
 size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn)
 {
-    return insn->in.len;
+    return check_insn(__func__, insn)->len;
 }
 
 uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn)
 {
-    return insn->in.pc;
+    return check_insn(__func__, insn)->pc;
 }
 
 void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *insn)
 {
-    return (void *)(uintptr_t)insn->in.pc;
+    return (void *)(uintptr_t)code_of(check_insn(__func__, insn));
 }
 
 char *qemu_plugin_insn_disas(const struct qemu_plugin_insn *insn)
 {
+    const struct insn *in = check_insn(__func__, insn);
     char text[128];
-    disas(text, sizeof text, &insn->in, qemu_plugin_insn_haddr(insn), DISAS_ATT);
+    disas(text, sizeof text, in, code_of(in), DISAS_ATT);
     return strdup(text);
 }
 
 const char *qemu_plugin_insn_symbol(const struct qemu_plugin_insn *insn)
 {
-    return elf_symbol(insn->in.pc, NULL);
+    return elf_symbol(check_insn(__func__, insn)->pc, NULL);
 }
 
 /* ---- memory accesses ----------------------------------------------------------------- */
@@ -114,8 +134,10 @@ qemu_plugin_mem_value qemu_plugin_mem_get_value(qemu_plugin_meminfo_t info)
     unsigned shift = qemu_plugin_mem_size_shift(info);
     size_t size = (size_t)1 << shift;
     qemu_plugin_mem_value value = {.type = (enum qemu_plugin_mem_value_type)shift};
-    if (size > sizeof bytes ||
-        !guest_copy(bytes, (const void *)(uintptr_t)plugin_mem_vaddr(), size))
+    uint64_t vaddr;
+    if (!plugin_mem_vaddr(&vaddr))
+        plugin_abuse(__func__, "called outside a memory callback");
+    if (size > sizeof bytes || !guest_copy(bytes, (const void *)(uintptr_t)vaddr, size))
         return value;
     if (qemu_plugin_mem_is_big_endian(info))
         for (size_t i = 0; i < size / 2; i++) {
@@ -171,6 +193,8 @@ enum { DESCRIPTOR_SIZE_5 = offsetof(struct descriptor, is_readonly) };
 
 GArray *qemu_plugin_get_registers(void)
 {
+    if (!this_cpu)
+        plugin_abuse(__func__, "there is no vCPU on this thread (yet)");
     bool old = plugin_api_version(__builtin_return_address(0)) < 6;
     size_t size = old ? DESCRIPTOR_SIZE_5 : sizeof(struct descriptor);
     int count = guest_register_count(this_cpu);
@@ -193,8 +217,10 @@ static int answer_size(const void *caller, int size)
     return plugin_api_version(caller) < 6 ? size : size > 0;
 }
 
-static bool may_use_registers(int flags)
+static bool may_use_registers(const char *function, const GByteArray *buf, int flags)
 {
+    if (!buf)
+        plugin_abuse(function, "no array");
     return this_cpu && this_cpu->in_plugin && this_cpu->plugin_flags >= flags;
 }
 
@@ -202,7 +228,7 @@ int qemu_plugin_read_register(struct qemu_plugin_register *handle, GByteArray *b
 {
     const void *caller = __builtin_return_address(0);
     uint8_t value[GUEST_REGISTER_MAX];
-    if (!may_use_registers(QEMU_PLUGIN_CB_R_REGS))
+    if (!may_use_registers(__func__, buf, QEMU_PLUGIN_CB_R_REGS))
         return answer_size(caller, -1);
     size_t size = guest_read_register(this_cpu, (int)(uintptr_t)handle - 1, value);
     glib_bytes_append(buf, value, (unsigned)size);
@@ -214,7 +240,7 @@ int qemu_plugin_write_register(struct qemu_plugin_register *handle, GByteArray *
     const void *caller = __builtin_return_address(0);
     int n = (int)(uintptr_t)handle - 1;
     uint8_t value[GUEST_REGISTER_MAX] = {0};
-    if (!may_use_registers(QEMU_PLUGIN_CB_RW_REGS) || !buf->len)
+    if (!may_use_registers(__func__, buf, QEMU_PLUGIN_CB_RW_REGS) || !buf->len)
         return answer_size(caller, -1);
     memcpy(value, buf->data, buf->len < sizeof value ? buf->len : sizeof value);
     if (!guest_write_register(this_cpu, n, value))
@@ -262,6 +288,8 @@ static bool access_memory(uint64_t addr, void *data, size_t len, bool write)
 
 bool qemu_plugin_read_memory_vaddr(uint64_t addr, GByteArray *buf, size_t len)
 {
+    if (!buf)
+        plugin_abuse(__func__, "no array");
     if (!len)
         return false;
     glib_bytes_set_size(buf, (unsigned)len);
@@ -273,6 +301,8 @@ bool qemu_plugin_read_memory_vaddr(uint64_t addr, GByteArray *buf, size_t len)
 
 bool qemu_plugin_write_memory_vaddr(uint64_t addr, GByteArray *buf)
 {
+    if (!buf)
+        plugin_abuse(__func__, "no array");
     if (!is_guest_range(addr, buf->len) || !access_memory(addr, buf->data, buf->len, true))
         return false;
     /* During translation the lock is ours: the block at hand is decoded from the old bytes. */
@@ -308,9 +338,10 @@ bool qemu_plugin_translate_vaddr(uint64_t vaddr, uint64_t *hwaddr)
 static uint64_t arena_used;
 static struct qemu_plugin_scoreboard *free_scores;
 
-static void *find_element(const struct qemu_plugin_scoreboard *score, unsigned index)
+static inline __attribute__((always_inline)) void *
+find_element(const struct qemu_plugin_scoreboard *score, unsigned index)
 {
-    struct cpu *cpu = cpu_by_index(index);
+    const struct cpu *cpu = score ? cpu_by_index(index) : NULL;
     return cpu ? (uint8_t *)cpu + score->offset : NULL;
 }
 
@@ -364,19 +395,32 @@ void qemu_plugin_scoreboard_free(struct qemu_plugin_scoreboard *score)
     plugin_unlock();
 }
 
+/* What plugin_explain_fault finds the function by: it must not move out of that, as the compiler's
+ * own trap would. */
+static inline __attribute__((always_inline, noreturn)) void trap(void)
+{
+    __asm__ volatile("ud2");
+    __builtin_unreachable();
+}
+
 /* Callbacks that call this and what follows run with the guest's %fs if callee_x86_64.c can prove
  * that this is safe: no messages here, no locks, no thread-local variables. */
 void *qemu_plugin_scoreboard_find(struct qemu_plugin_scoreboard *score, unsigned int vcpu_index)
 {
     void *element = find_element(score, vcpu_index);
     if (!element)
-        __builtin_trap(); /* no vCPU of that index */
+        trap();
     return element;
 }
 
-static uint64_t *find_entry(qemu_plugin_u64 entry, unsigned index)
+/* Inline: a fault in here is the calling function's. */
+static inline __attribute__((always_inline)) uint64_t *find_entry(qemu_plugin_u64 entry,
+                                                                  unsigned index)
 {
-    return (uint64_t *)((uint8_t *)qemu_plugin_scoreboard_find(entry.score, index) + entry.offset);
+    uint8_t *element = find_element(entry.score, index);
+    if (!element)
+        trap();
+    return (uint64_t *)(element + entry.offset);
 }
 
 void qemu_plugin_u64_add(qemu_plugin_u64 entry, unsigned int vcpu_index, uint64_t added)
@@ -422,6 +466,8 @@ int qemu_plugin_n_max_vcpus(void)
 
 void qemu_plugin_outs(const char *string)
 {
+    if (!string)
+        plugin_abuse(__func__, "no string");
     if (opt.log & LOG_PLUGIN)
         log_printf("%s", string);
 }

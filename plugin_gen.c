@@ -18,18 +18,39 @@ static struct plugin_op *ops;
 static size_t n_ops, max_ops;
 static struct qemu_plugin_tb tb; /* under tb_lock, like the list above */
 
-static void check_flags(enum qemu_plugin_cb_flags flags)
+static const char *api_function; /* the one that registers, for complaints */
+
+bool plugin_has_tb(const struct qemu_plugin_tb *block)
 {
-    if ((unsigned)flags > QEMU_PLUGIN_CB_RW_REGS_PC)
-        plugin_abuse("unknown enum qemu_plugin_cb_flags");
+    return plugin_is_translating() && block == &tb;
+}
+
+bool plugin_has_insn(const struct qemu_plugin_insn *insn)
+{
+    return plugin_is_translating() && insn >= tb.insns && insn < tb.insns + tb.n;
+}
+
+/* At the start of every registration. */
+static void begin(const char *function, bool has_handle)
+{
+    api_function = function;
+    if (!plugin_is_translating())
+        plugin_abuse(function, "called outside a tb_trans callback");
+    if (!has_handle)
+        plugin_abuse(function, "not a handle of the block being translated");
+}
+
+static int64_t entry_offset(qemu_plugin_u64 entry)
+{
+    if (!entry.score)
+        plugin_abuse(api_function, "no scoreboard");
+    return entry.score->offset + (int64_t)entry.offset;
 }
 
 /* A new entry of the list; insn NULL: for the block. */
 static struct plugin_op *add_op(enum plugin_place place, enum plugin_op_kind kind,
                                 const struct qemu_plugin_insn *insn)
 {
-    if (!plugin_is_translating())
-        plugin_abuse("instrumentation is registered outside a tb_trans callback");
     if (n_ops == max_ops) {
         max_ops = max_ops ? 2 * max_ops : 64;
         ops = realloc(ops, max_ops * sizeof *ops);
@@ -48,7 +69,8 @@ static struct plugin_op *add_op(enum plugin_place place, enum plugin_op_kind kin
 static void add_call(enum plugin_place place, const struct qemu_plugin_insn *insn, plugin_func func,
                      enum qemu_plugin_cb_flags flags, enum qemu_plugin_mem_rw rw, void *udata)
 {
-    check_flags(flags);
+    if (!func || (unsigned)flags > QEMU_PLUGIN_CB_RW_REGS_PC)
+        plugin_abuse(api_function, func ? "unknown enum qemu_plugin_cb_flags" : "no callback");
     struct plugin_op *op = add_op(place, OP_CALL, insn);
     op->func = *(void **)&func;
     op->cb_flags = flags;
@@ -61,6 +83,8 @@ static void add_call_cond(enum plugin_place place, const struct qemu_plugin_insn
                           enum qemu_plugin_cond cond, qemu_plugin_u64 entry, uint64_t imm,
                           void *udata)
 {
+    if ((unsigned)cond > QEMU_PLUGIN_COND_GE)
+        plugin_abuse(api_function, "unknown enum qemu_plugin_cond");
     if (cond == QEMU_PLUGIN_COND_NEVER)
         return;
     add_call(place, insn, func, flags, 0, udata);
@@ -69,7 +93,7 @@ static void add_call_cond(enum plugin_place place, const struct qemu_plugin_insn
     struct plugin_op *op = &ops[n_ops - 1];
     op->kind = OP_CALL_COND;
     op->cond = cond;
-    op->offset = entry.score->offset + (int64_t)entry.offset;
+    op->offset = entry_offset(entry);
     op->imm = imm;
 }
 
@@ -79,7 +103,7 @@ static struct plugin_op *add_inline(enum plugin_place place, const struct qemu_p
                                     enum plugin_op_kind store)
 {
     if (op != QEMU_PLUGIN_INLINE_ADD_U64 && op != QEMU_PLUGIN_INLINE_STORE_U64)
-        plugin_abuse("unknown enum qemu_plugin_op");
+        plugin_abuse(api_function, "unknown enum qemu_plugin_op");
     struct plugin_op *new = add_op(place, op == QEMU_PLUGIN_INLINE_ADD_U64 ? add : store, insn);
     new->rw = rw;
     new->imm = imm;
@@ -90,8 +114,7 @@ static void add_inline_entry(enum plugin_place place, const struct qemu_plugin_i
                              enum qemu_plugin_mem_rw rw, enum qemu_plugin_op op,
                              qemu_plugin_u64 entry, uint64_t imm)
 {
-    add_inline(place, insn, rw, op, imm, OP_ADD, OP_STORE)->offset =
-        entry.score->offset + (int64_t)entry.offset;
+    add_inline(place, insn, rw, op, imm, OP_ADD, OP_STORE)->offset = entry_offset(entry);
 }
 
 static void add_inline_ptr(enum plugin_place place, const struct qemu_plugin_insn *insn,
@@ -105,7 +128,7 @@ void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *block,
                                           qemu_plugin_vcpu_udata_cb_t cb,
                                           enum qemu_plugin_cb_flags flags, void *userdata)
 {
-    (void)block;
+    begin(__func__, plugin_has_tb(block));
     add_call(PLACE_TB, NULL, (plugin_func)cb, flags, 0, userdata);
 }
 
@@ -113,6 +136,7 @@ void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn,
                                             qemu_plugin_vcpu_udata_cb_t cb,
                                             enum qemu_plugin_cb_flags flags, void *userdata)
 {
+    begin(__func__, plugin_has_insn(insn));
     add_call(PLACE_INSN, insn, (plugin_func)cb, flags, 0, userdata);
 }
 
@@ -120,6 +144,7 @@ void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *insn, qemu_plugin
                                       enum qemu_plugin_cb_flags flags, enum qemu_plugin_mem_rw rw,
                                       void *userdata)
 {
+    begin(__func__, plugin_has_insn(insn));
     add_call(PLACE_MEM, insn, (plugin_func)cb, flags, rw, userdata);
 }
 
@@ -129,7 +154,7 @@ void qemu_plugin_register_vcpu_tb_exec_cond_cb(struct qemu_plugin_tb *block,
                                                enum qemu_plugin_cond cond, qemu_plugin_u64 entry,
                                                uint64_t imm, void *userdata)
 {
-    (void)block;
+    begin(__func__, plugin_has_tb(block));
     add_call_cond(PLACE_TB, NULL, (plugin_func)cb, flags, cond, entry, imm, userdata);
 }
 
@@ -139,6 +164,7 @@ void qemu_plugin_register_vcpu_insn_exec_cond_cb(struct qemu_plugin_insn *insn,
                                                  enum qemu_plugin_cond cond, qemu_plugin_u64 entry,
                                                  uint64_t imm, void *userdata)
 {
+    begin(__func__, plugin_has_insn(insn));
     add_call_cond(PLACE_INSN, insn, (plugin_func)cb, flags, cond, entry, imm, userdata);
 }
 
@@ -146,7 +172,7 @@ void qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(struct qemu_plugin_tb *bl
                                                        enum qemu_plugin_op op,
                                                        qemu_plugin_u64 entry, uint64_t imm)
 {
-    (void)block;
+    begin(__func__, plugin_has_tb(block));
     add_inline_entry(PLACE_TB, NULL, 0, op, entry, imm);
 }
 
@@ -154,6 +180,7 @@ void qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(struct qemu_plugin_insn
                                                          enum qemu_plugin_op op,
                                                          qemu_plugin_u64 entry, uint64_t imm)
 {
+    begin(__func__, plugin_has_insn(insn));
     add_inline_entry(PLACE_INSN, insn, 0, op, entry, imm);
 }
 
@@ -162,25 +189,28 @@ void qemu_plugin_register_vcpu_mem_inline_per_vcpu(struct qemu_plugin_insn *insn
                                                    enum qemu_plugin_op op, qemu_plugin_u64 entry,
                                                    uint64_t imm)
 {
+    begin(__func__, plugin_has_insn(insn));
     add_inline_entry(PLACE_MEM, insn, rw, op, entry, imm);
 }
 
 void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *block, enum qemu_plugin_op op,
                                               void *ptr, uint64_t imm)
 {
-    (void)block;
+    begin(__func__, plugin_has_tb(block));
     add_inline_ptr(PLACE_TB, NULL, 0, op, ptr, imm);
 }
 
 void qemu_plugin_register_vcpu_insn_exec_inline(struct qemu_plugin_insn *insn,
                                                 enum qemu_plugin_op op, void *ptr, uint64_t imm)
 {
+    begin(__func__, plugin_has_insn(insn));
     add_inline_ptr(PLACE_INSN, insn, 0, op, ptr, imm);
 }
 
 void qemu_plugin_register_vcpu_mem_inline(struct qemu_plugin_insn *insn, enum qemu_plugin_mem_rw rw,
                                           enum qemu_plugin_op op, void *ptr, uint64_t imm)
 {
+    begin(__func__, plugin_has_insn(insn));
     add_inline_ptr(PLACE_MEM, insn, rw, op, ptr, imm);
 }
 

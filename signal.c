@@ -659,10 +659,12 @@ static bool handle_step(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
 
 _Noreturn static void report_own_fault(int sig, const siginfo_t *info, const ucontext_t *uc)
 {
-    warn("internal error: version " EMU_VERSION " caught signal %d at host pc 0x%llx, address %p, "
-         "guest pc 0x%llx; this is a fault of emu or of a plugin, not of the program",
-         sig, (unsigned long long)uc->uc_mcontext.gregs[REG_RIP], info->si_addr,
-         this_cpu ? (unsigned long long)this_cpu->pc : 0);
+    if (!plugin_explain_fault((const void *)uc->uc_mcontext.gregs[REG_RIP]))
+        warn("internal error: version " EMU_VERSION
+             " caught signal %d at host pc 0x%llx, address %p, "
+             "guest pc 0x%llx; this is a fault of emu or of a plugin, not of the program",
+             sig, (unsigned long long)uc->uc_mcontext.gregs[REG_RIP], info->si_addr,
+             this_cpu ? (unsigned long long)this_cpu->pc : 0);
     struct action fatal = {0};
     set_host_action(sig, &fatal);
     syscall(SYS_kill, getpid(), sig);

@@ -44,6 +44,7 @@ static const struct {
     {"order1",      "order",   "-DNAME='\"first\"'"},
     {"order2",      "order",   "-DNAME='\"second\"'"},
     {"control",     "control", ""},
+    {"misuse",      "misuse",  ""},
     {"clobber",     "clobber", "-O1"},
     {"clobberfull", "clobber", "-O1 -DFULL"},
     {"versions0",   "versions", "-DEMU_PLUGIN_API_VERSION=0"},
@@ -189,7 +190,7 @@ static const struct row rows[] = {
     {"second fails",   {"-plugin", "./args.so", "-plugin", "./refuses.so", PROGRAM}, NULL, FAILS, "error code 5\n"},
     {"uninstalls",     {"-plugin", "./uninstalls.so", PROGRAM}, NULL, ABORT,
                        "Calling qemu_plugin_uninstall from the install function is a bug"},
-    {"bad id",         {"-plugin", "./badid.so", PROGRAM}, NULL, ABORT, "plugin: invalid plugin id\n"},
+    {"bad id",         {"-plugin", "./badid.so", PROGRAM}, NULL, ABORT, "badid.so: qemu_plugin_register_flush_cb: invalid plugin id"},
     {"missing guest",  {"-plugin", "./args.so", "/nonexistent"}, NULL, FAILS, "args" TARGET "\nemu: /nonexistent"},
 
     {"order",          {"-plugin", "./order1.so", "-plugin", "./order2.so", PROGRAM}, NULL, HELLO,
@@ -238,6 +239,44 @@ static void test_effects(void **state)
     for (size_t i = 0; i < COUNT(effects); i++) {
         run_emu(&r, (const char *const[]){"-plugin", effects[i].mode, PROGRAM, "a", NULL}, NULL);
         expect_text(effects[i].mode, r.out[0], effects[i].out);
+        free_result(&r);
+    }
+}
+
+/* A plugin that breaks the rules hears which function it called, and how. */
+static void test_misuse(void **state)
+{
+    static const struct {
+        const char *way, *function;
+        int status;
+    } ways[] = {
+        {"registers", "get_registers", ABORT},
+        {"block", "tb_n_insns", ABORT},
+        {"instruction", "insn_disas", ABORT},
+        {"stale", "insn_vaddr", ABORT},
+        {"outside", "register_vcpu_insn_exec_cb", ABORT},
+        {"flags", "register_vcpu_tb_exec_cb", ABORT},
+        {"operation", "register_vcpu_tb_exec_inline_per_vcpu", ABORT},
+        {"inline", "register_vcpu_tb_exec_inline_per_vcpu", ABORT},
+        {"condition", "register_vcpu_tb_exec_cond_cb", ABORT},
+        {"value", "mem_get_value", ABORT},
+        {"buffer", "read_register", ABORT},
+        {"score", "u64_add", ANY},
+        {"vcpu", "scoreboard_find", ANY},
+        {"late", "register_flush_cb", HELLO},
+    };
+    char plugin[64], wanted[128];
+    struct result r;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        snprintf(plugin, sizeof plugin, "./misuse.so,way=%s", ways[i].way);
+        snprintf(wanted, sizeof wanted,
+                 "emu: plugin ./misuse.so: qemu_plugin_%s: ", ways[i].function);
+        run_emu(&r, (const char *const[]){"-plugin", plugin, PROGRAM, NULL}, NULL);
+        expect_text(ways[i].way, r.out[1], wanted);
+        if (ways[i].status != ANY)
+            assert_int_equal(r.status, ways[i].status);
         free_result(&r);
     }
 }
@@ -779,6 +818,7 @@ int main(void)
         CMUnitTestFunction function;
     } others[] = {
         {"effects", test_effects},
+        {"misuse", test_misuse},
         {"GLib", test_glib},
         {"atexit", test_atexit},
         {"reset", test_reset},

@@ -443,7 +443,8 @@ static void vcpu_insn_exec(unsigned vcpu, void *userdata)
     if (vcpu != 0)
         return;
     read_guest(&guest);
-    guest.regs.rip = place->pc;
+    if (guest.regs.rip != place->pc)
+        fprintf(stderr, "lockstep: rip reads 0x%llx FAILED\n", guest.regs.rip);
     if (!last) {
         start_copy();
         find_ranges(guest.regs.rsp);
