@@ -39,9 +39,9 @@ enum {
     SHIFT_LEN = KEY_LEN,    BITS_LEN = 2,
 };
 
-/* Cells of groups lie behind one cell per row, which makes both kinds of entry one load. */
+/* The cells of the groups, one group behind the other. */
 enum {
-    GROUPS = ROW_COUNT - 1,
+    GROUPS = -1,
 #define X(cell, ...)
 #define G(cell, name, shape) name, JOIN(name, _last) = name + (1 << BITS_##shape) - 1,
 #include "opcodes_x86_64.h"
@@ -63,10 +63,8 @@ enum {
 #undef G
 };
 
-struct entry {
-    uint16_t base; /* cell = base + (key >> shift & mask) */
-    uint8_t shift;
-    uint8_t bits; /* of the mask */
+struct entry { /* a row; of a group, cell base + (key >> shift & mask) */
+    uint32_t base : 16, mask : 12, shift : 4;
 };
 
 /* Parts of the opcode index. Maps that select by mandatory prefix have four entries per opcode,
@@ -107,7 +105,7 @@ enum {
 
 static const struct entry opcode_index[INDEX_COUNT] = {
 #define PUT(at) \
-    [at] = {JOIN(BASE_, __LINE__), JOIN(SHIFT_, __LINE__), JOIN(BITS_, __LINE__)},
+    [at] = {JOIN(BASE_, __LINE__), (1 << JOIN(BITS_, __LINE__)) - 1, JOIN(SHIFT_, __LINE__)},
 #define X(cell, ...)         ENTRY_##cell
 #define G(cell, name, shape) ENTRY_##cell
 #define ENTRY_OP(op)          PUT(INDEX_OP + (op))
@@ -154,7 +152,7 @@ static const uint16_t cells[CELL_COUNT] = {
 #define MOD__(to, at, step) to(at) to((at) + (step))
 #define RMP_m(to, pp, at)   PP_##pp(to, at)
 #define PUT_PP16(at)        PUT(at)
-#define X(cell, ...) [JOIN(ROW_, __LINE__)] = JOIN(ROW_, __LINE__), CELL_##cell
+#define X(cell, ...) CELL_##cell
 #define G(cell, name, shape)
 #define CELL_OP   NO_CELL
 #define CELL_NOW  NO_CELL
@@ -204,7 +202,7 @@ static const uint16_t cells[CELL_COUNT] = {
 #undef PUT
 };
 
-/* What the rows say of operand i, two bits: 1 read, 2 written. */
+/* What the rows say of operand i: MEM_READ, MEM_WRITE. */
 #define ACCESS_W(i)  ((i) == 0 ? 2 : 1)
 #define ACCESS_M(i)  ((i) == 0 ? 3 : 1)
 #define ACCESS_R(i)  1
@@ -213,76 +211,98 @@ static const uint16_t cells[CELL_COUNT] = {
 #define ACCESS_CX(i) ((i) < 2 ? 3 : 1)
 #define ACCESS_N(i)  0
 
-/* A write of 8 or 16 bits keeps the rest of the register: it reads it. */
-#define SMALL(o) \
-    (OPERAND_SIZE(o) == SZ_b || OPERAND_SIZE(o) == SZ_w)
-#define IS_GPR(o) (OPERAND_CLASS(o) == IN_GPR)
-#define GPR_AT(o, p, acc) \
-    (IS_GPR(o) && (OPERAND_PLACE(o) == (p) || ((p) == AT_RM && OPERAND_PLACE(o) == AT_RMREG)) \
-     ? (acc) | ((acc) == 2 && SMALL(o) ? 1 : 0) | (OPERAND_SIZE(o) == SZ_b ? 4 : 0) : 0)
-#define GPR4(a, b, c, d, p, acc) \
-    (GPR_AT(a, p, acc(0)) | GPR_AT(b, p, acc(1)) | GPR_AT(c, p, acc(2)) | GPR_AT(d, p, acc(3)))
-#define FIXED_AT(o, acc, bit) \
-    (OPERAND_PLACE(o) == AT_FIXED && IS_GPR(o) && \
-     ((acc) | ((acc) == 2 && SMALL(o) ? 1 : 0)) & (bit) ? 1 << OPERAND_NUMBER(o) : 0)
-#define FIXED4(a, b, c, d, acc, bit) \
-    (FIXED_AT(a, acc(0), bit) | FIXED_AT(b, acc(1), bit) | FIXED_AT(c, acc(2), bit) | \
-     FIXED_AT(d, acc(3), bit))
-#define IS_RM(o)    (OPERAND_PLACE(o) == AT_RM || OPERAND_PLACE(o) == AT_RMMEM)
-#define AT(o, p)    (OPERAND_PLACE(o) == (p))
-#define ANY(a, b, c, d, test, arg) (test(a, arg) || test(b, arg) || test(c, arg) || test(d, arg))
-#define HAS_SIZE(o, s)  (OPERAND_SIZE(o) == (s) && !AT(o, AT_FIXED))
-#define IS_OPERAND(o, x) ((o) == (x))
-#define IS_CLASS(o, c)  (OPERAND_CLASS(o) == (c))
-#define RM_CLASS(o, c)  (IS_CLASS(o, c) && (IS_RM(o) || AT(o, AT_RMREG)))
-#define MODRM_OF(a, b, c, d, at) \
-    ((ANY(a, b, c, d, AT, AT_RM) ? ROW_MODRM | ROW_MEM_OK | ROW_REG_OK : 0) | \
-     (ANY(a, b, c, d, AT, AT_RMREG) ? ROW_MODRM | ROW_REG_OK : 0) | \
-     (ANY(a, b, c, d, AT, AT_RMMEM) ? ROW_MODRM | ROW_MEM_OK : 0) | \
-     (ANY(a, b, c, d, AT, AT_REG) || (at) & MODRM ? ROW_MODRM : 0) | \
-     (ANY(a, b, c, d, AT, AT_VVVV) ? ROW_VVVV : 0) | ((at) & VSIB ? ROW_VSIB : 0))
-#define IMM_OF(a, b, c, d) \
-    (ANY(a, b, c, d, IS_OPERAND, OPND_Iw) ? ANY(a, b, c, d, IS_OPERAND, OPND_Ib) ? IMM_WB : IMM_W \
-     : (b) == OPND_Iub && (c) == OPND_Iub ? IMM_BB \
-     : (c) == OPND_Iub && (d) == OPND_Iub ? IMM_BB \
-     : ANY(a, b, c, d, IS_OPERAND, OPND_Ib) || ANY(a, b, c, d, IS_OPERAND, OPND_Isb) || \
-       ANY(a, b, c, d, IS_OPERAND, OPND_Iub) || ANY(a, b, c, d, AT, AT_IS4) ? IMM_B \
-     : ANY(a, b, c, d, IS_OPERAND, OPND_Iz) ? IMM_Z \
-     : ANY(a, b, c, d, IS_OPERAND, OPND_Iv) ? IMM_V \
-     : ANY(a, b, c, d, IS_OPERAND, OPND_Id) ? IMM_D \
-     : ANY(a, b, c, d, IS_OPERAND, OPND_Jb) ? IMM_REL8 \
-     : ANY(a, b, c, d, IS_OPERAND, OPND_Jz) ? IMM_RELZ \
-     : ANY(a, b, c, d, AT, AT_MOFFS) ? IMM_MOFFS : IMM_NONE)
-#define MEM_SIZE_OF(a, b, c, d) \
-    (IS_RM(a) ? OPERAND_SIZE(a) : IS_RM(b) ? OPERAND_SIZE(b) : IS_RM(c) ? OPERAND_SIZE(c) \
-     : IS_RM(d) ? OPERAND_SIZE(d) : SZ_none)
-#define MEM_ACCESS_OF(a, b, c, d, acc, at) \
-    ((at) & NOMEM ? 0 \
-     : (IS_RM(a) ? acc(0) : 0) | (IS_RM(b) ? acc(1) : 0) | (IS_RM(c) ? acc(2) : 0) | \
-       (IS_RM(d) ? acc(3) : 0))
-#define VEX_SIZED(o) (HAS_SIZE(o, SZ_v) || HAS_SIZE(o, SZ_z) || HAS_SIZE(o, SZ_vw))
-#define RAX_SIZED(o, x) (AT(o, AT_FIXED) && IS_GPR(o) && OPERAND_SIZE(o) == (x))
-#define MODE_OF(a, b, c, d, at) \
-    (ATTR_MODE(at) ? ATTR_MODE(at) \
-     : VEX_SIZED(a) || VEX_SIZED(b) || VEX_SIZED(c) || (a) == OPND_Isb || \
-       RAX_SIZED(a, SZ_v) || RAX_SIZED(b, SZ_v) || RAX_SIZED(a, SZ_z) || RAX_SIZED(b, SZ_z) \
-      ? ATTR_MODE(MODE_V) \
-     : (IS_GPR(a) && HAS_SIZE(a, SZ_b)) || (IS_GPR(b) && HAS_SIZE(b, SZ_b) && !IS_GPR(a) && \
-         !IS_CLASS(a, IN_VEC)) || RAX_SIZED(a, SZ_b) || \
-       (AT(a, AT_SI) && HAS_SIZE(a, SZ_b)) || (AT(a, AT_DI) && HAS_SIZE(a, SZ_b)) || \
-       (RAX_SIZED(b, SZ_b) && !IS_GPR(a)) ? ATTR_MODE(MODE_B) : ATTR_MODE(MODE_Y))
-#define CLASS_FLAGS(a, b, c, d) \
-    ((ANY(a, b, c, d, IS_CLASS, IN_VEC) || ANY(a, b, c, d, IS_CLASS, IN_TMM) ? VEC : 0) | \
-     (ANY(a, b, c, d, IS_CLASS, IN_MASK) ? KMASK : 0) | \
-     (ANY(a, b, c, d, IS_CLASS, IN_MMX) || ANY(a, b, c, d, IS_CLASS, IN_ST) ? X87 : 0))
+/* What an operand alone says of its row. The rows only combine these: a preprocessor that had to
+ * derive them 2500 times would take longer than all the rest of the program. */
+#define IS_GPR(place, class, at)  ((class) == IN_GPR && (place) == (at))
+#define IS_RM(place)              ((place) == AT_RM || (place) == AT_RMREG)
+#define IS_BYTE(place, class, size, at) (IS_GPR(place, class, at) && (size) == SZ_b)
+#define REGISTERS_AT(place, class, at) \
+    ((place) != (at) ? 0 : (class) == IN_MASK || (class) == IN_TMM ? 8 : (class) == IN_GPR ? 16 : 32)
+#define BY_SIZE(b, w, d, q)       ((b) | (w) << 4 | (d) << 8 | (q) << 12)
+#define FACTS(name, place, class, size, number) \
+    /* 1 if it is a general register there; a fixed one's bit */ \
+    IN_REG_##name = IS_GPR(place, class, AT_REG), \
+    IN_RM_##name = IS_RM(place) && (class) == IN_GPR, \
+    IN_THIRD_##name = IS_GPR(place, class, AT_VVVV) || IS_GPR(place, class, AT_OPC), \
+    IN_FIXED_##name = IS_GPR(place, class, AT_FIXED) << (number), \
+    /* a write of 8 or 16 bits keeps the rest of the register: it reads it */ \
+    PART_##name = (size) == SZ_b || (size) == SZ_w, \
+    /* as in row->byte_regs */ \
+    BYTE_##name = IS_BYTE(place, class, size, AT_OPC) << 2 | \
+        (IS_RM(place) && (class) == IN_GPR && (size) == SZ_b) << 5 | \
+        IS_BYTE(place, class, size, AT_REG) << 8, \
+    REGS_##name = REGISTERS_AT(place, class, AT_REG), \
+    VVVVS_##name = REGISTERS_AT(place, class, AT_VVVV), \
+    /* has ModRM, and the form that ModRM may not have */ \
+    FORM_##name = (IS_RM(place) || (place) == AT_RMMEM || (place) == AT_REG ? ROW_MODRM : 0) | \
+        ((place) == AT_RMREG ? ROW_MEM_OK : 0) | ((place) == AT_RMMEM ? ROW_REG_OK : 0) | \
+        ((place) == AT_MOFFS ? ROW_REFINE : 0), \
+    IS_MEM_##name = (place) == AT_RM || (place) == AT_RMMEM, \
+    MEM_SIZE_##name = IS_MEM_##name ? (size) : SZ_none, \
+    USES_##name = (class) == IN_VEC || (class) == IN_TMM ? INSN_USES_VEC \
+        : (class) == IN_MASK ? INSN_USES_MASK \
+        : (class) == IN_MMX || (class) == IN_ST ? INSN_USES_X87 : 0, \
+    /* what it says of the operand size */ \
+    SIZED_V_##name = (size) == SZ_v || (size) == SZ_z || (size) == SZ_vw, \
+    SIZED_B_##name = (size) == SZ_b && \
+        ((class) == IN_GPR || (place) == AT_SI || (place) == AT_DI), \
+    IS_REG_##name = (class) == IN_GPR || (class) == IN_VEC, \
+    IMM_KIND_##name = (place) == AT_IS4 ? IMM_B \
+        : (place) == AT_MOFFS ? IMM_MOFFS \
+        : (place) == AT_REL ? ((size) == SZ_b ? IMM_REL8 : IMM_RELZ) \
+        : (place) != AT_IMM ? IMM_NONE \
+        : (size) == SZ_w ? IMM_W : (size) == SZ_d ? IMM_D \
+        : (size) == SZ_z ? IMM_Z : (size) == SZ_y ? IMM_V : IMM_B, \
+    IMM_SIZES_##name = IMM_KIND_##name == IMM_B || IMM_KIND_##name == IMM_REL8 ? 0x1111 \
+        : IMM_KIND_##name == IMM_W ? 0x2222 : IMM_KIND_##name == IMM_D ? 0x4444 \
+        : IMM_KIND_##name == IMM_Z ? 0x4421 : IMM_KIND_##name == IMM_RELZ ? 0x4424 \
+        : IMM_KIND_##name == IMM_V ? 0x8421 : IMM_KIND_##name == IMM_MOFFS ? 0x8888 : 0,
+enum { OPERANDS(FACTS) };
+
+#define ALL4(fact, a, b, c, d) (fact##a | fact##b | fact##c | fact##d)
+#define KIND4(a, b, c, d)      (IMM_KIND_##a + IMM_KIND_##b + IMM_KIND_##c + IMM_KIND_##d)
+
+/* Access of an operand as a register set: REGS_READ(1), REGS_WRITTEN(1) or both. */
+#define TOUCH(o, acc)          (((acc) & 1) | ((acc) >> 1 & PART_##o) | ((acc) & 2) << 15)
+#define REGS4(in, a, b, c, d, acc) \
+    (in##a * TOUCH(a, acc(0)) | in##b * TOUCH(b, acc(1)) | in##c * TOUCH(c, acc(2)) | \
+     in##d * TOUCH(d, acc(3)))
+#define MEM4(a, b, c, d, acc) \
+    (IS_MEM_##a * acc(0) | IS_MEM_##b * acc(1) | IS_MEM_##c * acc(2) | IS_MEM_##d * acc(3))
+
+/* Both forms of ModRM unless an operand takes one away. */
+#define FORM_OF(a, b, c, d, at) \
+    ((ALL4(FORM_, a, b, c, d) ^ (ROW_MEM_OK | ROW_REG_OK)) | ((at) & MODRM ? ROW_MODRM : 0) | \
+     ((at) & (NO66 | MOVSEG | MODREG) ? ROW_RULES : 0) | ((at) & VSIB ? ROW_VSIB : 0) | \
+     ((at) & (SIGNED | BIGEND | BITS | VSIB | VMASKED) ? ROW_MEM_SHAPE : 0) | \
+     ((at) & (STRING | MOVSEG) || ATTR_FL(at) - EFFECT_SHIFTI <= 2 ? ROW_REFINE : 0))
+#define MEMORY_BELOW_OF(a, b, c, d, at) \
+    (ALL4(FORM_, a, b, c, d) & ROW_MODRM || (at) & MODRM ? (at) & MODREG ? 0 : 0xC0 : 0)
+
+/* Operand sizes as log2 of bytes, two bits each, by 66 and W (1, 2). */
+#define LOGS(none, p66, w, w66) ((none) | (p66) << 2 | (w) << 4 | (w66) << 6)
+enum {
+    LOGS_V = LOGS(2, 1, 3, 3), LOGS_D64 = LOGS(3, 1, 3, 3), LOGS_F64 = LOGS(3, 3, 3, 3),
+    LOGS_Y = LOGS(2, 2, 3, 3), LOGS_B = LOGS(0, 0, 0, 0),
+};
+#define LOGS_OF(a, b, c, mode) \
+    ((mode) == ATTR_MODE(D64) ? LOGS_D64 : (mode) == ATTR_MODE(F64) ? LOGS_F64 \
+     : (mode) == ATTR_MODE(MODE_Y) ? LOGS_Y : (mode) == ATTR_MODE(MODE_B) ? LOGS_B \
+     : (mode) == ATTR_MODE(MODE_V) || SIZED_V_##a | SIZED_V_##b | SIZED_V_##c ? LOGS_V \
+     : SIZED_B_##a || (SIZED_B_##b && !IS_REG_##a) ? LOGS_B : LOGS_Y)
 
 #define ROW_DATA(name, a, b, c, d, acc, at) \
-    {name, (at) | CLASS_FLAGS(a, b, c, d), {a, b, c, d}, FIXED4(a, b, c, d, acc, 1), \
-     FIXED4(a, b, c, d, acc, 2), \
-     GPR4(a, b, c, d, AT_REG, acc) | GPR4(a, b, c, d, AT_RM, acc) << 4 | \
-         GPR4(a, b, c, d, AT_VVVV, acc) << 8 | GPR4(a, b, c, d, AT_OPC, acc) << 12, \
-     MODRM_OF(a, b, c, d, at), IMM_OF(a, b, c, d), MEM_SIZE_OF(a, b, c, d), \
-     MEM_ACCESS_OF(a, b, c, d, acc, at), MODE_OF(a, b, c, d, at)},
+    {name, at, {OPND_##a, OPND_##b, OPND_##c, OPND_##d}, \
+     REGS4(IN_FIXED_, a, b, c, d, acc), REGS4(IN_REG_, a, b, c, d, acc), \
+     REGS4(IN_RM_, a, b, c, d, acc), REGS4(IN_THIRD_, a, b, c, d, acc), \
+     ATTR_FLAGS(at) | ALL4(USES_, a, b, c, d) | (ATTR_KIND(at) != INSN_NEXT ? INSN_ENDS_TB : 0), \
+     KIND4(a, b, c, d) == IMM_WB ? IMM_SIZES_Iw : ALL4(IMM_SIZES_, a, b, c, d), \
+     ALL4(BYTE_, a, b, c, d), FORM_OF(a, b, c, d, at), MEMORY_BELOW_OF(a, b, c, d, at), \
+     ATTR_KIND(at), ATTR_FL(at), ATTR_IM(at), KIND4(a, b, c, d), \
+     KIND4(a, b, c, d) == IMM_BB || KIND4(a, b, c, d) == IMM_WB, ALL4(MEM_SIZE_, a, b, c, d), \
+     (at) & NOMEM ? 0 : MEM4(a, b, c, d, acc), LOGS_OF(a, b, c, ATTR_MODE(at)), \
+     ALL4(REGS_, a, b, c, d) ? ALL4(REGS_, a, b, c, d) : 32, \
+     ALL4(VVVVS_, a, b, c, d) ? ALL4(VVVVS_, a, b, c, d) : 1},
 
 /* A cell that is chosen by ModRM has one, whether or not an operand shows it. */
 #define IMPLIED_OP(...)      0
@@ -315,22 +335,44 @@ static const uint16_t cells[CELL_COUNT] = {
 #define IMPLIED_BPPR(...)    MODRM
 
 static const struct opcode rows[ROW_COUNT] = {
-    [ROW_NONE] = {.name = "(bad)", .attr = KIND(ILLEGAL)},
+    [ROW_NONE] = {.name = "(bad)", .attr = KIND(ILLEGAL), .kind = INSN_ILLEGAL},
 #define X(cell, name, a, b, c, d, acc, at) \
-    ROW_DATA(name, OPND_##a, OPND_##b, OPND_##c, OPND_##d, ACCESS_##acc, (at) | IMPLIED_##cell)
+    ROW_DATA(name, a, b, c, d, ACCESS_##acc, (at) | IMPLIED_##cell)
 #define G(cell, name, shape)
 #include "opcodes_x86_64.h"
 #undef X
 #undef G
 };
-/* clang-format on */
-
-/* clang-format off */
 
 static const uint8_t legacy_prefix[256] = {
     [0x26] = PREFIX_NULL, [0x2E] = PREFIX_NULL, [0x36] = PREFIX_NULL, [0x3E] = PREFIX_NULL,
     [0x64] = PREFIX_FS,   [0x65] = PREFIX_GS,   [0x66] = PREFIX_66,   [0x67] = PREFIX_67,
     [0xF0] = PREFIX_LOCK, [0xF2] = PREFIX_F2,   [0xF3] = PREFIX_F3,
+};
+
+/* What a byte is at the start of an instruction or behind its REX. */
+enum { BYTE_OPCODE, BYTE_0F, BYTE_VEX, BYTE_PREFIX };
+#define BYTES_OF_REX \
+    [0x40] = BYTE_PREFIX, BYTE_PREFIX, BYTE_PREFIX, BYTE_PREFIX, BYTE_PREFIX, BYTE_PREFIX, \
+    BYTE_PREFIX, BYTE_PREFIX, BYTE_PREFIX, BYTE_PREFIX, BYTE_PREFIX, BYTE_PREFIX, BYTE_PREFIX, \
+    BYTE_PREFIX, BYTE_PREFIX, BYTE_PREFIX
+static const uint8_t byte_class[256] = {
+    BYTES_OF_REX, [0x0F] = BYTE_0F,
+    [0xC4] = BYTE_VEX, [0xC5] = BYTE_VEX, [0x62] = BYTE_VEX, [0x8F] = BYTE_VEX, /* XOP or pop */
+    [0x26] = BYTE_PREFIX, [0x2E] = BYTE_PREFIX, [0x36] = BYTE_PREFIX, [0x3E] = BYTE_PREFIX,
+    [0x64] = BYTE_PREFIX, [0x65] = BYTE_PREFIX, [0x66] = BYTE_PREFIX, [0x67] = BYTE_PREFIX,
+    [0xF0] = BYTE_PREFIX, [0xF2] = BYTE_PREFIX, [0xF3] = BYTE_PREFIX,
+};
+
+/* What a ModRM byte says of an operand's address: the size of its displacement and these. */
+enum { SHAPE_DISP = 7, SHAPE_SIB = 8, SHAPE_RIP = 16 };
+#define EIGHT_REGS(...) \
+    __VA_ARGS__, __VA_ARGS__, __VA_ARGS__, __VA_ARGS__, __VA_ARGS__, __VA_ARGS__, __VA_ARGS__, \
+    __VA_ARGS__
+static const uint8_t modrm_shape[256] = {
+    EIGHT_REGS(0, 0, 0, 0, SHAPE_SIB, SHAPE_RIP | 4, 0, 0),
+    EIGHT_REGS(1, 1, 1, 1, SHAPE_SIB | 1, 1, 1, 1),
+    EIGHT_REGS(4, 4, 4, 4, SHAPE_SIB | 4, 4, 4, 4),
 };
 
 /* Bytes of memory an operand size stands for: by operand size (1 2 4 8) and vector length. */
@@ -354,65 +396,67 @@ static const uint16_t mem_size[SZ_COUNT][16] = {
     [SZ_db] = FIXED(1),
 };
 
-/* Immediate bytes by operand size; what a second immediate adds is in imm2_size. */
-static const uint8_t imm_size[IMM_COUNT][4] = {
-    [IMM_B] = {1, 1, 1, 1},    [IMM_W] = {2, 2, 2, 2},    [IMM_D] = {4, 4, 4, 4},
-    [IMM_Z] = {1, 2, 4, 4},    [IMM_V] = {1, 2, 4, 8},    [IMM_REL8] = {1, 1, 1, 1},
-    [IMM_RELZ] = {4, 2, 4, 4}, [IMM_MOFFS] = {8, 8, 8, 8}, [IMM_WB] = {2, 2, 2, 2},
-    [IMM_BB] = {1, 1, 1, 1},
-};
-static const uint8_t imm2_size[IMM_COUNT] = {[IMM_WB] = 1, [IMM_BB] = 1};
-
 #define ARITH_BITS FLAGS_ARITH
 #define ALL_FLAGS  (ARITH_BITS | FLAG_DF)
+#define NOT(bits)  (ARITH_BITS & ~(bits))
+#define BMI_UNDEF  (FLAG_AF | FLAG_PF)
 
-
-
-
-/* Flags read, and flags written whatever the operands are. What the manual calls undefined but
- * hardware keeps (bt, bsf) is not called written. Shifts by cl, and by an immediate of 0 (see
- * refine_shift), may keep all flags: they read them. */
-static const struct { uint16_t read, written; } flag_effects[EFFECT_COUNT] = {
-    [EFFECT_ARITH] = {0, ARITH_BITS},
-    [EFFECT_ADC] = {FLAG_CF, ARITH_BITS},
-    [EFFECT_INC] = {0, ARITH_BITS & ~FLAG_CF},
-    [EFFECT_BT] = {0, FLAG_CF},
-    [EFFECT_DIV] = {0, 0}, /* all undefined; Intel's keep some */
-    [EFFECT_ZF] = {0, FLAG_ZF},
-    [EFFECT_ZFR] = {FLAG_ZF, 0},
-    [EFFECT_SHIFTI] = {0, ARITH_BITS},
-    [EFFECT_SHIFTC] = {ARITH_BITS, 0},
-    [EFFECT_ROTI] = {0, FLAG_CF | FLAG_OF},
-    [EFFECT_ROT1] = {0, FLAG_CF | FLAG_OF},
-    [EFFECT_ROTC] = {ARITH_BITS, 0},
-    [EFFECT_RCI] = {FLAG_CF, FLAG_CF | FLAG_OF},
-    [EFFECT_RC1] = {FLAG_CF, FLAG_CF | FLAG_OF},
-    [EFFECT_RCC] = {ARITH_BITS, 0},
-    [EFFECT_STR] = {FLAG_DF, 0},
-    [EFFECT_STRCMP] = {FLAG_DF, ARITH_BITS},
-    [EFFECT_CMC] = {FLAG_CF, FLAG_CF},
-    [EFFECT_SETC] = {0, FLAG_CF},
-    [EFFECT_SETD] = {0, FLAG_DF},
-    [EFFECT_SAHF] = {0, FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF},
-    [EFFECT_LAHF] = {FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF, 0},
-    [EFFECT_PUSHF] = {ALL_FLAGS, 0},
-    [EFFECT_POPF] = {0, ALL_FLAGS},
-    [EFFECT_ALL] = {ALL_FLAGS, 0},
-    [EFFECT_FCMOV] = {FLAG_CF | FLAG_PF | FLAG_ZF, 0},
-    [EFFECT_ADCX] = {FLAG_CF, FLAG_CF},
-    [EFFECT_ADOX] = {FLAG_OF, FLAG_OF},
+/* Flags read, written whatever the operands are, and left undefined by the manual. Of the
+ * undefined ones, written has those that every processor writes; some or all keep the others (mul,
+ * div, bt). Shifts by cl, and by an immediate of 0 (see refine_shift), may keep all flags: they
+ * read them. */
+static const struct flag_sets { uint16_t read, written, undefined; } flag_effects[EFFECT_COUNT] = {
+    [EFFECT_ARITH] = {0, ARITH_BITS, 0},
+    [EFFECT_LOGIC] = {0, ARITH_BITS, FLAG_AF},
+    [EFFECT_ADC] = {FLAG_CF, ARITH_BITS, 0},
+    [EFFECT_INC] = {0, NOT(FLAG_CF), 0},
+    [EFFECT_MUL] = {0, FLAG_CF | FLAG_OF, NOT(FLAG_CF | FLAG_OF)}, /* AMD keeps them */
+    [EFFECT_DIV] = {0, 0, ARITH_BITS},
+    [EFFECT_BT] = {0, FLAG_CF, NOT(FLAG_CF | FLAG_ZF)},
+    [EFFECT_BSF] = {0, ARITH_BITS, NOT(FLAG_ZF)},
+    [EFFECT_TZCNT] = {0, FLAG_CF | FLAG_ZF, NOT(FLAG_CF | FLAG_ZF)}, /* likewise */
+    [EFFECT_BMI] = {0, ARITH_BITS, BMI_UNDEF},
+    [EFFECT_BEXTR] = {0, ARITH_BITS, BMI_UNDEF | FLAG_SF},
+    [EFFECT_ZF] = {0, FLAG_ZF, 0},
+    [EFFECT_ZFR] = {FLAG_ZF, 0, 0},
+    [EFFECT_CC_O] = {FLAG_OF, 0, 0},
+    [EFFECT_CC_B] = {FLAG_CF, 0, 0},
+    [EFFECT_CC_Z] = {FLAG_ZF, 0, 0},
+    [EFFECT_CC_BE] = {FLAG_CF | FLAG_ZF, 0, 0},
+    [EFFECT_CC_S] = {FLAG_SF, 0, 0},
+    [EFFECT_CC_P] = {FLAG_PF, 0, 0},
+    [EFFECT_CC_L] = {FLAG_SF | FLAG_OF, 0, 0},
+    [EFFECT_CC_LE] = {FLAG_SF | FLAG_OF | FLAG_ZF, 0, 0},
+    [EFFECT_SHIFTI] = {0, ARITH_BITS, FLAG_AF},
+    [EFFECT_SHIFT1] = {0, ARITH_BITS, FLAG_AF},
+    [EFFECT_SHIFTC] = {ARITH_BITS, 0, FLAG_AF | FLAG_OF},
+    [EFFECT_ROTI] = {0, FLAG_CF | FLAG_OF, 0},
+    [EFFECT_ROT1] = {0, FLAG_CF | FLAG_OF, 0},
+    [EFFECT_ROTC] = {ARITH_BITS, 0, FLAG_OF},
+    [EFFECT_RCI] = {FLAG_CF, FLAG_CF | FLAG_OF, 0},
+    [EFFECT_RC1] = {FLAG_CF, FLAG_CF | FLAG_OF, 0},
+    [EFFECT_RCC] = {ARITH_BITS, 0, FLAG_OF},
+    [EFFECT_STR] = {FLAG_DF, 0, 0},
+    [EFFECT_STRCMP] = {FLAG_DF, ARITH_BITS, 0},
+    [EFFECT_CMC] = {FLAG_CF, FLAG_CF, 0},
+    [EFFECT_SETC] = {0, FLAG_CF, 0},
+    [EFFECT_SETD] = {0, FLAG_DF, 0},
+    [EFFECT_SAHF] = {0, NOT(FLAG_OF), 0},
+    [EFFECT_LAHF] = {NOT(FLAG_OF), 0, 0},
+    [EFFECT_PUSHF] = {ALL_FLAGS, 0, 0},
+    [EFFECT_POPF] = {0, ALL_FLAGS, 0},
+    [EFFECT_ALL] = {ALL_FLAGS, 0, 0},
+    [EFFECT_FCMOV] = {FLAG_CF | FLAG_PF | FLAG_ZF, 0, 0},
+    [EFFECT_ADCX] = {FLAG_CF, FLAG_CF, 0},
+    [EFFECT_ADOX] = {FLAG_OF, FLAG_OF, 0},
 };
 
-/* Flags a condition reads, by the upper three bits of its code. */
-static const uint16_t condition_flags[8] = {
-    FLAG_OF, FLAG_CF, FLAG_ZF, FLAG_CF | FLAG_ZF, FLAG_SF, FLAG_PF, FLAG_SF | FLAG_OF,
-    FLAG_SF | FLAG_OF | FLAG_ZF,
-};
-
-/* Implicit operands. Sizes of 0 mean the operand size; disp is in units of the size. */
+/* Implicit operands. Sizes of 0 mean the operand size; disp is in units of the size. A segment
+ * prefix applies to ds:rsi and ds:rbx, not to the stack and es:rdi. */
 struct implicit_mem {
-    int8_t base, disp;
-    uint8_t flags, size, index;
+    int8_t base, index, disp;
+    uint8_t flags, size;
+    bool segment;
 };
 struct implicit {
     uint16_t read, written;
@@ -422,11 +466,13 @@ struct implicit {
 
 #define R(reg)  (1 << GPR_##reg)
 #define R11     (1 << 11)
-#define STACK_W {GPR_RSP, -1, MEM_WRITE | MEM_STACK, 0, 0}
-#define STACK_R {GPR_RSP, 0, MEM_READ | MEM_STACK, 0, 0}
-#define AT_RSI  {GPR_RSI, 0, MEM_READ, 0, 0}
-#define AT_RDI  {GPR_RDI, 0, MEM_READ, 0, 0}
-#define TO_RDI  {GPR_RDI, 0, MEM_WRITE, 0, 0}
+#define PLAIN(base, disp, flags, size) {base, REG_NONE, disp, flags, size, false}
+#define STACK_W     PLAIN(GPR_RSP, -1, MEM_WRITE | MEM_STACK, 0)
+#define STACK_R     PLAIN(GPR_RSP, 0, MEM_READ | MEM_STACK, 0)
+#define AT_RSI      {GPR_RSI, REG_NONE, 0, MEM_READ, 0, true}
+#define AT_RDI      PLAIN(GPR_RDI, 0, MEM_READ, 0)
+#define TO_RDI      PLAIN(GPR_RDI, 0, MEM_WRITE, 0)
+#define MASKED(n)   {GPR_RDI, REG_NONE, 0, MEM_WRITE | MEM_MASKED, n, true} /* ds:rdi */
 
 static const struct implicit implicits[IMPLICIT_COUNT] = {
     [IMPLICIT_PUSH] = {R(RSP), R(RSP), 1, 0, {STACK_W}},
@@ -437,13 +483,13 @@ static const struct implicit implicits[IMPLICIT_COUNT] = {
     [IMPLICIT_RET] = {R(RSP), R(RSP), 1, 0, {STACK_R}},
     [IMPLICIT_ENTER] = {R(RSP) | R(RBP), R(RSP) | R(RBP), 1, 0, {STACK_W}},
     [IMPLICIT_LEAVE] = {R(RBP), R(RSP) | R(RBP), 1, 0,
-                        {{GPR_RBP, 0, MEM_READ | MEM_STACK, 0, 0}}},
+                        {PLAIN(GPR_RBP, 0, MEM_READ | MEM_STACK, 0)}},
     [IMPLICIT_FARRET] = {R(RSP), R(RSP), 2, 0,
-                         {STACK_R, {GPR_RSP, 1, MEM_READ | MEM_STACK, 0, 0}}},
+                         {STACK_R, PLAIN(GPR_RSP, 1, MEM_READ | MEM_STACK, 0)}},
     [IMPLICIT_FARCALL] = {R(RSP), R(RSP), 2, 2,
-                          {STACK_W, {GPR_RSP, -2, MEM_WRITE | MEM_STACK, 0, 0}}},
+                          {STACK_W, PLAIN(GPR_RSP, -2, MEM_WRITE | MEM_STACK, 0)}},
     [IMPLICIT_IRET] = {R(RSP), R(RSP), 2, 0,
-                       {STACK_R, {GPR_RSP, 1, MEM_READ | MEM_STACK, 0, 0}}},
+                       {STACK_R, PLAIN(GPR_RSP, 1, MEM_READ | MEM_STACK, 0)}},
     [IMPLICIT_INS] = {R(RDI) | R(RDX), R(RDI), 1, 0, {TO_RDI}},
     [IMPLICIT_OUTS] = {R(RSI) | R(RDX), R(RSI), 1, 0, {AT_RSI}},
     [IMPLICIT_MOVS] = {R(RSI) | R(RDI), R(RSI) | R(RDI), 2, 0, {AT_RSI, TO_RDI}},
@@ -451,11 +497,11 @@ static const struct implicit implicits[IMPLICIT_COUNT] = {
     [IMPLICIT_STOS] = {R(RDI), R(RDI), 1, 0, {TO_RDI}},
     [IMPLICIT_LODS] = {R(RSI), R(RSI), 1, 0, {AT_RSI}},
     [IMPLICIT_SCAS] = {R(RDI), R(RDI), 1, 0, {AT_RDI}},
-    [IMPLICIT_XLAT] = {R(RAX) | R(RBX), R(RAX), 1, 0, {{GPR_RBX, 0, MEM_READ, 1, 1}}},
-    [IMPLICIT_MASKMOVQ] = {R(RDI), 0, 1, 0, {{GPR_RDI, 0, MEM_WRITE | MEM_MASKED, 8, 0}}},
-    [IMPLICIT_MASKMOVDQU] = {R(RDI), 0, 1, 0, {{GPR_RDI, 0, MEM_WRITE | MEM_MASKED, 16, 0}}},
-    [IMPLICIT_MOVDIR64B] = {0, 0, 1, 1, {{REG_NONE, 0, MEM_WRITE, 64, 0}}},
-    [IMPLICIT_CLZERO] = {R(RAX), 0, 1, 0, {{GPR_RAX, 0, MEM_WRITE, 64, 0}}},
+    [IMPLICIT_XLAT] = {R(RAX) | R(RBX), R(RAX), 1, 0, {{GPR_RBX, GPR_RAX, 0, MEM_READ | MEM_INDEX8, 1, true}}},
+    [IMPLICIT_MASKMOVQ] = {R(RDI), 0, 1, 0, {MASKED(8)}},
+    [IMPLICIT_MASKMOVDQU] = {R(RDI), 0, 1, 0, {MASKED(16)}},
+    [IMPLICIT_MOVDIR64B] = {0, 0, 1, 1, {PLAIN(REG_NONE, 0, MEM_WRITE, 64)}},
+    [IMPLICIT_CLZERO] = {R(RAX), 0, 1, 0, {{GPR_RAX, REG_NONE, 0, MEM_WRITE, 64, true}}},
     [IMPLICIT_CBW] = {R(RAX), R(RAX), 0, 0, {{0}}},
     [IMPLICIT_CWD] = {R(RAX), R(RDX), 0, 0, {{0}}},
     [IMPLICIT_MUL] = {R(RAX), R(RAX) | R(RDX), 0, 0, {{0}}},
@@ -484,137 +530,92 @@ static const struct implicit implicits[IMPLICIT_COUNT] = {
 
 /* ---- decoding ------------------------------------------------------------------------------- */
 
+/* Most of the time goes into branches that are mispredicted, for one instruction says little of
+ * the next: what can be computed for all instructions alike is, and what few have is behind one
+ * test of row->form or of the prefixes. */
+
 enum { MAX_LEN = 15, MAP_3DNOW = 15 };
 /* Bytes that may be looked at before the length is known: 14 prefixes and the longest rest. */
 enum { READ_AHEAD = 40 };
+/* What makes every instruction special. */
+enum { PREFIX_REFINES = PREFIX_LOCK | PREFIX_67 | PREFIX_GS };
 
-/* The fields of an instruction that stand before ModRM. */
+/* The state of decoding. Only functions that are inlined take its address: it stays in registers.
+ */
 struct fields {
     const uint8_t *start, *p; /* first byte, next byte */
     unsigned prefixes;        /* set of PREFIX_* */
     unsigned rep;             /* the last of F3 and F2, as pp: 2, 3; 0 if none */
     unsigned rex;             /* W R X B as in a REX byte: 8 4 2 1 */
-    bool high_bytes;          /* byte registers 4 to 7 are ah ch dh bh: no REX, VEX or EVEX */
+    unsigned high_bytes;      /* all bits: byte registers 4 to 7 are ah ch dh bh (no REX, VEX) */
     unsigned pp;
-    unsigned entry;         /* index into opcode_index */
-    unsigned op_log;        /* operand size, log2 */
-    unsigned read, written; /* general registers so far */
-    bool memory;            /* ModRM is a memory operand */
+    unsigned high_reg, high_rm; /* EVEX: 16 */
+    unsigned entry;             /* index into opcode_index */
+    unsigned op_log;            /* operand size, log2 */
+    uint32_t regs;              /* general registers so far: REGS_READ, REGS_WRITTEN */
+    enum seg seg;               /* of memory operands that a prefix can override */
+    bool memory;                /* ModRM is a memory operand */
 };
 
-static inline int32_t load32(const uint8_t *p)
+static inline uint32_t load32(const uint8_t *p)
 {
-    int32_t v;
+    uint32_t v;
     memcpy(&v, p, sizeof v);
     return v;
 }
 
-static inline int64_t load64(const uint8_t *p)
+static inline uint64_t load64(const uint8_t *p)
 {
-    int64_t v;
+    uint64_t v;
     memcpy(&v, p, sizeof v);
     return v;
 }
+
+/* The low 0 to 8 bytes of v. Two shifts each way: one by 64 is undefined. */
+static inline int64_t sign_extend(uint64_t v, unsigned bytes)
+{
+    unsigned half = 32 - 4 * bytes;
+    return (int64_t)(v << half << half) >> half >> half;
+}
+
+struct prefixes {
+    uint8_t len, set, rep, rex;
+};
 
 /* Legacy prefixes, then REX: one that another prefix follows is ignored (volume 2, 2.2.1). */
+static struct prefixes scan_all_prefixes(const uint8_t *code)
+{
+    struct prefixes f = {0, 0, 0, 0};
+    for (; f.len < MAX_LEN; f.len++) {
+        unsigned byte = code[f.len], bit = legacy_prefix[byte];
+        bool is_rex = byte >> 4 == 4;
+        if (!bit && !is_rex)
+            break;
+        if (bit & (PREFIX_F3 | PREFIX_F2))
+            f.rep = bit == PREFIX_F3 ? 2 : 3;
+        if (bit & (PREFIX_FS | PREFIX_GS))
+            f.set &= (uint8_t) ~(PREFIX_FS | PREFIX_GS);
+        f.set = (uint8_t)(f.set | bit);
+        f.rex = is_rex ? (uint8_t)byte : 0;
+    }
+    return f;
+}
+
 static inline void scan_prefixes(struct fields *f)
 {
-    const uint8_t *p = f->p;
-    unsigned byte = *p;
-    for (;;) {
-        while (legacy_prefix[byte] && p - f->start < MAX_LEN) {
-            unsigned bit = legacy_prefix[byte];
-            if (bit & (PREFIX_F3 | PREFIX_F2))
-                f->rep = bit == PREFIX_F3 ? 2 : 3;
-            if (bit & (PREFIX_FS | PREFIX_GS))
-                f->prefixes &= ~(unsigned)(PREFIX_FS | PREFIX_GS);
-            f->prefixes |= bit;
-            byte = *++p;
-        }
-        unsigned rex = byte >> 4 == 4 ? byte : 0;
-        p += rex != 0;
-        byte = *p;
-        f->rex = rex;
-        if (!rex || (!legacy_prefix[byte] && byte >> 4 != 4) || p - f->start >= MAX_LEN)
-            break;
+    unsigned is_rex = *f->p >> 4 == 4;
+    f->rex = *f->p & (0 - is_rex);
+    f->p += is_rex;
+    if (byte_class[*f->p] == BYTE_PREFIX) {
+        struct prefixes all = scan_all_prefixes(f->start);
+        f->p = f->start + all.len;
+        f->prefixes = all.set;
+        f->rex = all.rex;
+        f->rep = all.rep;
+        f->pp = all.rep ? all.rep : all.set & PREFIX_66;
+        f->seg = all.set & PREFIX_GS ? SEG_GS : all.set & PREFIX_FS ? SEG_FS : SEG_NONE;
     }
-    f->p = p;
-    f->high_bytes = !f->rex;
-    f->pp = f->rep ? f->rep : f->prefixes & PREFIX_66;
-}
-
-/* Behind 0F. */
-static inline void select_0f(struct fields *f, struct insn *in)
-{
-    unsigned byte = *f->p++;
-    unsigned index = INDEX_OF, map = 1;
-    if (byte == 0x38 || byte == 0x3A) {
-        index = byte == 0x38 ? INDEX_OF38 : INDEX_OF3A;
-        map = byte == 0x38 ? 2 : 3;
-        byte = *f->p++;
-    }
-    in->map = (uint8_t)map;
-    in->opcode = (uint8_t)byte;
-    f->entry = index + byte * 4 + f->pp;
-}
-
-/* Where the maps of VEX and EVEX begin in the index, by mmmmm. */
-static const uint16_t vex_index[32] = {
-    [1] = INDEX_VF - 0,
-    [2] = INDEX_VF38,
-    [3] = INDEX_VF3A,
-};
-static const uint16_t evex_index[8] = {
-    [1] = INDEX_EF, [2] = INDEX_EF38, [3] = INDEX_EF3A, [5] = INDEX_E5, [6] = INDEX_E6,
-};
-static const uint16_t xop_index[32] = {[8] = INDEX_XF8, [9] = INDEX_XF9, [10] = INDEX_XFA};
-
-static inline void select_map(struct fields *f, struct insn *in, unsigned index, unsigned map)
-{
-    unsigned byte = *f->p++;
-    in->map = (uint8_t)map;
-    in->opcode = (uint8_t)byte;
-    f->entry = (index ? index : INDEX_NOTHING) + byte * 8 + f->pp + (f->rex >> 3) * 4;
-}
-
-/* Behind C5, C4 and 8F. Legacy 66 F2 F3, LOCK and REX before them are #UD. */
-static void select_vex(struct fields *f, struct insn *in, unsigned escape)
-{
-    bool legal = !f->rex && !(f->prefixes & (PREFIX_66 | PREFIX_F2 | PREFIX_F3 | PREFIX_LOCK));
-    unsigned p0 = *f->p++;
-    unsigned p1 = p0, map = 1;
-    f->high_bytes = false;
-    f->rex = ~p0 >> 5 & 4;
-    if (escape != 0xC5) {
-        map = p0 & 31;
-        p1 = *f->p++;
-        f->rex = (~p0 >> 5 & 7) | (p1 >> 4 & 8);
-    }
-    f->pp = p1 & 3;
-    in->enc = escape == 0x8F ? ENC_XOP : ENC_VEX;
-    in->vvvv = (uint8_t)(~p1 >> 3 & 15);
-    in->vec_len = (uint8_t)(p1 >> 2 & 1);
-    unsigned index = escape == 0x8F ? xop_index[map] : vex_index[map];
-    select_map(f, in, legal ? index : INDEX_NOTHING, map);
-}
-
-/* Behind 62. in->reg and in->rm get their fifth bits here. */
-static void select_evex(struct fields *f, struct insn *in)
-{
-    bool legal = !f->rex && !(f->prefixes & (PREFIX_66 | PREFIX_F2 | PREFIX_F3 | PREFIX_LOCK));
-    unsigned p0 = f->p[0], p1 = f->p[1], p2 = f->p[2];
-    f->p += 3;
-    f->high_bytes = false;
-    legal = legal && !(p0 & 8) && (p1 & 4);
-    f->rex = (~p0 >> 5 & 7) | (p1 >> 4 & 8);
-    f->pp = p1 & 3;
-    in->enc = ENC_EVEX;
-    in->reg = (uint8_t)(~p0 & 16);
-    in->rm = (uint8_t)(~p0 >> 2 & 16);
-    in->vvvv = (uint8_t)((~p1 >> 3 & 15) | (~p2 << 1 & 16));
-    in->vec_len = (uint8_t)(p2 >> 5 & 3);
-    in->evex = (uint8_t)(p2 & (EVEX_Z | EVEX_B | EVEX_AAA));
-    select_map(f, in, legal ? evex_index[p0 & 7] : INDEX_NOTHING, p0 & 7);
+    f->high_bytes = f->rex ? 0 : ~0u;
 }
 
 /* Bytes from ModRM to the end of the displacement. */
@@ -629,34 +630,261 @@ static unsigned modrm_length(const uint8_t *p)
     return 1 + sib + disp;
 }
 
-/* 0F 0F: the opcode follows the operands. */
-static void select_3dnow(struct fields *f, struct insn *in)
+/* Behind 0F. Of 0F 0F the opcode follows the operands. */
+static inline void select_0f(struct fields *f, struct insn *in)
 {
-    in->map = MAP_3DNOW;
-    in->opcode = f->p[modrm_length(f->p)];
-    f->entry = INDEX_NOW + in->opcode;
+    unsigned byte = *f->p++;
+    unsigned index = INDEX_OF, map = 1;
+    if (byte == 0x38 || byte == 0x3A) {
+        index = byte == 0x38 ? INDEX_OF38 : INDEX_OF3A;
+        map = byte == 0x38 ? 2 : 3;
+        byte = *f->p++;
+    } else if (byte == 0x0F) {
+        in->map = MAP_3DNOW;
+        in->opcode = f->p[modrm_length(f->p)];
+        f->entry = INDEX_NOW + in->opcode;
+        return;
+    }
+    in->map = (uint8_t)map;
+    in->opcode = (uint8_t)byte;
+    f->entry = index + byte * 4 + f->pp;
+}
+
+/* Where the maps of VEX and EVEX begin in the index, by mmmmm. */
+static const uint16_t vex_index[32] = {
+    [1] = INDEX_VF,
+    [2] = INDEX_VF38,
+    [3] = INDEX_VF3A,
+};
+static const uint16_t evex_index[8] = {
+    [1] = INDEX_EF, [2] = INDEX_EF38, [3] = INDEX_EF3A, [5] = INDEX_E5, [6] = INDEX_E6,
+};
+static const uint16_t xop_index[32] = {[8] = INDEX_XF8, [9] = INDEX_XF9, [10] = INDEX_XFA};
+
+/* Behind C5, C4 and 8F; returns where the map is in the index. */
+static inline unsigned parse_vex(struct fields *f, struct insn *in, unsigned escape)
+{
+    unsigned p0 = *f->p++;
+    unsigned p1 = p0, map = 1;
+    f->rex = ~p0 >> 5 & 4;
+    if (escape != 0xC5) {
+        map = p0 & 31;
+        p1 = *f->p++;
+        f->rex = (~p0 >> 5 & 7) | (p1 >> 4 & 8);
+    }
+    f->pp = p1 & 3;
+    in->enc = escape == 0x8F ? ENC_XOP : ENC_VEX;
+    in->vvvv = (uint8_t)(~p1 >> 3 & 15);
+    in->vec_len = (uint8_t)(p1 >> 2 & 1);
+    in->map = (uint8_t)map;
+    return escape == 0x8F ? xop_index[map] : vex_index[map];
+}
+
+/* Behind 62. */
+static inline unsigned parse_evex(struct fields *f, struct insn *in)
+{
+    unsigned p0 = f->p[0], p1 = f->p[1], p2 = f->p[2];
+    f->p += 3;
+    f->rex = (~p0 >> 5 & 7) | (p1 >> 4 & 8);
+    f->pp = p1 & 3;
+    in->enc = ENC_EVEX;
+    f->high_reg = ~p0 & 16;
+    f->high_rm = ~p0 >> 2 & 16;
+    in->vvvv = (uint8_t)((~p1 >> 3 & 15) | (~p2 << 1 & 16));
+    in->vec_len = (uint8_t)(p2 >> 5 & 3);
+    in->evex = (uint8_t)(p2 & (EVEX_Z | EVEX_B | EVEX_AAA));
+    in->map = p0 & 7;
+    return p0 & 8 || !(p1 & 4) ? 0 : evex_index[p0 & 7];
+}
+
+/* Behind a byte that opens VEX, EVEX or XOP. Legacy 66 F2 F3, LOCK and REX before them are #UD. */
+static inline void select_vex(struct fields *f, struct insn *in, unsigned escape)
+{
+    bool legal = !f->rex && !(f->prefixes & (PREFIX_66 | PREFIX_F2 | PREFIX_F3 | PREFIX_LOCK));
+    unsigned index = escape == 0x62 ? parse_evex(f, in) : parse_vex(f, in, escape);
+    unsigned byte = *f->p++;
+    f->high_bytes = 0;
+    in->opcode = (uint8_t)byte;
+    f->entry = (index && legal ? index : INDEX_NOTHING) + byte * 8 + f->pp + (f->rex >> 3) * 4;
 }
 
 static inline void select_opcode(struct fields *f, struct insn *in)
 {
     unsigned byte = *f->p++;
-    in->map = 0;
-    in->opcode = (uint8_t)byte;
-    f->entry = INDEX_OP + byte;
-    if (byte == 0x0F) {
-        if (*f->p == 0x0F) {
-            f->p++;
-            select_3dnow(f, in);
-        } else {
-            select_0f(f, in);
-        }
-    } else if (byte == 0xC4 || byte == 0xC5) {
+    if (byte_class[byte] == BYTE_0F) {
+        select_0f(f, in);
+    } else if (byte_class[byte] == BYTE_VEX && (byte != 0x8F || (*f->p & 31) >= 8)) {
         select_vex(f, in, byte);
-    } else if (byte == 0x62) {
-        select_evex(f, in);
-    } else if (byte == 0x8F && (*f->p & 31) >= 8) {
-        select_vex(f, in, byte);
+    } else {
+        in->map = 0;
+        in->opcode = (uint8_t)byte;
+        f->entry = INDEX_OP + byte;
     }
+}
+
+static inline const struct opcode *find_row(const struct insn *in, const struct fields *f)
+{
+    struct entry entry = opcode_index[f->entry];
+    if (!entry.mask)
+        return &rows[entry.base];
+    unsigned modrm = *f->p;
+    unsigned key = (modrm & 63) | (modrm >= 0xC0) << KEY_MOD | f->pp << KEY_PP |
+                   (f->rex & 1) << KEY_B | (unsigned)in->vec_len << KEY_LEN;
+    return &rows[cells[entry.base + (key >> entry.shift & entry.mask)]];
+}
+
+/* ---- legality ------------------------------------------------------------------------------- */
+
+/* Vector lengths (bit set) that each length attribute allows. */
+static const uint8_t allowed_lengths[8] = {
+    [0] = 7,
+    [ATTR_LEN(L0)] = 1,
+    [ATTR_LEN(L1)] = 2,
+    [ATTR_LEN(L12)] = 6,
+    [ATTR_LEN(L2)] = 4,
+    [ATTR_LEN(LIG)] = 7,
+};
+
+static bool evex_illegal(struct insn *in, const struct opcode *row, bool memory)
+{
+    uint64_t attr = row->attr;
+    bool masked = in->evex & EVEX_AAA, zeroing = in->evex & EVEX_Z;
+    bool to_memory = memory && row->mem_access & MEM_WRITE;
+    if (masked && !ATTR_MASK(attr))
+        return true;
+    if (zeroing && (!masked || attr & MASKK || to_memory))
+        return true;
+    if (attr & VSIB && !masked)
+        return true;
+    if (!(in->evex & EVEX_B))
+        return false;
+    if (memory)
+        return !ATTR_BC(attr);
+    in->vec_len = 2; /* the length bits say how to round */
+    return !(attr & (ER | SAE));
+}
+
+/* modrm: where it is; rex_x: bit 3 of the index. */
+static bool gather_illegal(const struct insn *in, const struct opcode *row, const uint8_t *modrm,
+                           unsigned rex_x)
+{
+    unsigned index = (modrm[1] >> 3 & 7) | rex_x << 3;
+    if ((modrm[0] & 7) != 4)
+        return true;
+    if (in->enc == ENC_EVEX)
+        return row->mem_access & MEM_READ && in->reg == (index | (in->vvvv & 16));
+    return index == in->reg || index == in->vvvv || in->reg == in->vvvv;
+}
+
+/* True if the encoding has what VEX and EVEX forbid (volume 2, 2.4 and 2.7). */
+static bool vex_illegal(struct insn *in, const struct opcode *row, const uint8_t *modrm,
+                        unsigned rex_x, bool memory)
+{
+    uint64_t attr = row->attr;
+    /* register numbers that do not exist in their class; ModRM.rm's are cut instead */
+    if (in->reg >= row->reg_count || (in->vvvv & (attr & VSIB ? 15 : 31)) >= row->vvvv_count)
+        return true;
+    if (in->enc == ENC_EVEX && evex_illegal(in, row, memory))
+        return true;
+    if (!(allowed_lengths[ATTR_LEN(attr)] >> in->vec_len & 1))
+        return true;
+    if (ATTR_LEN(attr) == ATTR_LEN(LIG))
+        in->vec_len = 0;
+    if (attr & VSIB)
+        return gather_illegal(in, row, modrm, rex_x);
+    if (attr & TMM3 && (in->reg == in->rm || in->reg == in->vvvv || in->rm == in->vvvv))
+        return true;
+    if (attr & DISTINCT && (in->reg == in->vvvv || (!memory && in->reg == in->rm)))
+        return true;
+    return attr & SIB && (*modrm & 7) != 4;
+}
+
+static bool lock_illegal(const struct opcode *row, bool memory)
+{
+    unsigned place = OPERAND_PLACE(row->op[0]);
+    return !(row->attr & LOCK) || !memory || (place != AT_RM && place != AT_RMMEM);
+}
+
+/* Segment registers 6 and 7 and a move to cs; control and debug registers that do not exist. */
+static bool register_illegal(const struct insn *in, const struct opcode *row)
+{
+    static const uint32_t control = 1u << 0 | 1u << 2 | 1u << 3 | 1u << 4 | 1u << 8;
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned class = OPERAND_CLASS(row->op[i]);
+        if (class == IN_SEG && ((in->reg & 7) > 5 || (i == 0 && (in->reg & 7) == 1)))
+            return true;
+        if (class == IN_CR && !(control >> in->reg & 1))
+            return true;
+        if (class == IN_DR && in->reg > 7)
+            return true;
+    }
+    return false;
+}
+
+/* f->p is at ModRM, if there is one. */
+static inline bool is_illegal(struct insn *in, const struct opcode *row, const struct fields *f)
+{
+    if (!(row->form & ROW_REG_OK << f->memory))
+        return true;
+    if (in->enc != ENC_LEGACY && vex_illegal(in, row, f->p, f->rex >> 1 & 1, f->memory))
+        return true;
+    if (f->prefixes & PREFIX_LOCK && lock_illegal(row, f->memory))
+        return true;
+    return row->form & ROW_RULES &&
+           ((row->attr & NO66 && f->prefixes & PREFIX_66) || register_illegal(in, row));
+}
+
+static void set_illegal(struct insn *in, size_t len, enum insn_kind kind)
+{
+    in->kind = (uint8_t)kind;
+    in->len = (uint8_t)(len > MAX_LEN ? MAX_LEN : len);
+    in->row = NULL;
+    in->nmem = 0;
+    in->rip_relative = false;
+    in->flags = INSN_ENDS_TB;
+    in->regs_read = 0xFFFF;
+    in->regs_written = 0;
+    in->flags_read = ALL_FLAGS;
+    in->flags_written = in->flags_undefined = 0;
+}
+
+/* ---- operands ------------------------------------------------------------------------------- */
+
+/* Offset of the next byte, 0 if size is 0. */
+static inline unsigned offset_if(const struct fields *f, unsigned size)
+{
+    return (unsigned)(f->p - f->start) & (0u - (size != 0));
+}
+
+static inline uint32_t gpr_bit(int reg)
+{
+    return 1u << (reg & 31) & 0xFFFF; /* nothing for REG_NONE and REG_PC */
+}
+
+/* Fills in the address of the ModRM memory operand; f->p is behind ModRM. */
+static inline void parse_address(struct insn *in, struct mem_op *m, const struct opcode *row,
+                                 struct fields *f, unsigned modrm)
+{
+    unsigned shape = modrm_shape[modrm], size = shape & SHAPE_DISP;
+    unsigned has_sib = shape / SHAPE_SIB & 1, sib = *f->p & (0 - has_sib);
+    unsigned low_base = (has_sib ? sib : modrm) & 7;
+    int base = (int)(low_base | (f->rex & 1) << 3);
+    int index = (int)((sib >> 3 & 7) | (f->rex & 2) << 2);
+    unsigned no_index = (has_sib ^ 1) | ((index == 4) & !(row->form & ROW_VSIB));
+    f->p += has_sib;
+    in->rip_relative = shape / SHAPE_RIP & 1;
+    if ((low_base == 5) & (modrm < 0x40)) {
+        base = has_sib ? REG_NONE : REG_PC;
+        size = 4;
+    }
+    m->base = (int8_t)base;
+    m->index = (int8_t)(index | -(int)no_index);
+    m->scale = (uint8_t)(1u << (sib >> 6));
+    m->disp = (int32_t)sign_extend(load32(f->p), size);
+    in->disp_off = (uint8_t)offset_if(f, size);
+    in->disp_size = (uint8_t)size;
+    f->p += size;
+    f->regs |= gpr_bit(base) | (row->form & ROW_VSIB ? 0 : gpr_bit(m->index));
 }
 
 /* The displacement of an EVEX instruction's disp8 is in units of what is accessed. */
@@ -676,35 +904,14 @@ static unsigned disp8_scale(const struct opcode *row, unsigned size)
     }
 }
 
-/* Fills in the ModRM memory operand's address; SIB and displacement are next. */
-static inline void parse_address(struct insn *in, struct mem_op *m, struct fields *f)
+static void add_evex_memory(const struct insn *in, const struct opcode *row, struct mem_op *m)
 {
-    const uint8_t *p = f->p;
-    unsigned mod = in->modrm >> 6, rm = in->modrm & 7;
-    int base = (int)(rm | (f->rex & 1) << 3), index = REG_NONE;
-    unsigned scale = 1, low_base = rm;
-    if (rm == 4) {
-        unsigned sib = *p++;
-        low_base = sib & 7;
-        base = (int)(low_base | (f->rex & 1) << 3);
-        index = (int)((sib >> 3 & 7) | (f->rex & 2) << 2);
-        scale = 1u << (sib >> 6);
-        if (index == 4 && !(in->row->modrm & ROW_VSIB))
-            index = REG_NONE;
-    }
-    unsigned size = mod == 1 ? 1 : mod == 2 ? 4 : 0;
-    if (mod == 0 && low_base == 5) {
-        size = 4;
-        in->rip_relative = rm == 5;
-        base = rm == 5 ? REG_PC : REG_NONE;
-    }
-    m->base = (int8_t)base;
-    m->index = (int8_t)index;
-    m->scale = (uint8_t)scale;
-    in->disp_off = (uint8_t)(size ? p - f->start : 0);
-    in->disp_size = (uint8_t)size;
-    m->disp = size == 4 ? load32(p) : size == 1 ? (int8_t)*p : 0;
-    f->p = p + size;
+    if (in->evex & EVEX_B)
+        m->size = (uint16_t)(1u << ATTR_BC(row->attr));
+    if (in->evex & EVEX_AAA)
+        m->flags |= MEM_MASKED;
+    if (in->disp_size == 1)
+        m->disp *= (int)disp8_scale(row, m->size);
 }
 
 /* Number of elements of a gather or scatter: as many as fit of the wider of element and index.
@@ -715,90 +922,118 @@ static unsigned vsib_count(const struct insn *in, unsigned element)
     return (16u << in->vec_len) / (element > index ? element : index);
 }
 
-/* What the ModRM memory operand is used for. */
-static inline void describe_mem(struct insn *in, struct mem_op *m, const struct fields *f)
+/* What the attributes say of the memory operand. */
+static void shape_memory(const struct insn *in, const struct opcode *row, struct mem_op *m,
+                         unsigned rex_w)
 {
-    const struct opcode *row = in->row;
     uint64_t attr = row->attr;
-    unsigned size = mem_size[row->mem_size][f->op_log * 4 + in->vec_len];
-    unsigned flags = row->mem_access;
+    if (attr & SIGNED && m->size < 8)
+        m->flags |= MEM_SIGNED;
+    if (attr & BIGEND)
+        m->flags |= MEM_BIGEND;
+    if (attr & BITS) {
+        m->flags |= MEM_BITS;
+        m->bit_reg = in->reg;
+    }
+    if (attr & VSIB) {
+        m->flags |= MEM_VSIB | MEM_MASKED;
+        m->count = (uint8_t)vsib_count(in, m->size);
+        if (in->enc == ENC_EVEX)
+            m->index = (int8_t)(m->index | (in->vvvv & 16));
+    }
+    if (attr & VMASKED) { /* vmaskmov: by opcode; vpmaskmov: by W */
+        bool wide = in->opcode < 0x80 ? in->opcode & 1 : rex_w;
+        unsigned vector = m->size;
+        m->flags |= MEM_MASKED;
+        m->size = wide ? 8 : 4;
+        m->count = (uint8_t)(vector / m->size);
+    }
+}
+
+/* The ModRM memory operand, always mem[0] at first; f->p is behind ModRM. */
+static inline void parse_memory(struct insn *in, const struct opcode *row, struct fields *f,
+                                unsigned modrm)
+{
+    struct mem_op *m = &in->mem[0];
+    parse_address(in, m, row, f, modrm);
+    m->seg = (uint8_t)f->seg;
+    m->flags = row->mem_access;
+    m->size = mem_size[row->mem_size][f->op_log * 4 + in->vec_len];
     m->count = 1;
     m->bit_reg = 0;
-    if (in->enc == ENC_EVEX) {
-        if (in->evex & EVEX_B)
-            size = 1u << ATTR_BC(attr);
-        if (in->evex & EVEX_AAA)
-            flags |= MEM_MASKED;
-        if (in->disp_size == 1)
-            m->disp *= (int)disp8_scale(row, size);
+    if (in->enc == ENC_EVEX)
+        add_evex_memory(in, row, m);
+    if (row->form & ROW_MEM_SHAPE)
+        shape_memory(in, row, m, f->rex >> 3 & 1);
+    in->nmem = row->mem_access != 0;
+}
+
+/* The general registers in ModRM and vvvv or opcode. */
+static inline uint32_t operand_regs(const struct insn *in, const struct opcode *row,
+                                    const struct fields *f, unsigned reg, unsigned rm)
+{
+    unsigned bytes = row->byte_regs & f->high_bytes;
+    unsigned low = ((in->opcode & 7u) | (f->rex & 1) << 3) & ~bytes;
+    unsigned third = in->enc == ENC_LEGACY ? low : in->vvvv & 15;
+    uint32_t rm_regs = f->memory ? 0 : row->gpr_rm << (rm & ~(bytes >> 3));
+    return row->gpr_reg << (reg & ~(bytes >> 6)) | row->gpr_third << third | rm_regs;
+}
+
+/* ModRM and, if it says memory, the address; false if the instruction is illegal. An instruction
+ * without ModRM passes through unchanged. */
+static inline bool parse_modrm(struct insn *in, const struct opcode *row, struct fields *f)
+{
+    unsigned modrm = *f->p, has_modrm = row->form & ROW_MODRM;
+    f->memory = modrm < row->memory_below;
+    in->modrm = (uint8_t)modrm;
+    in->modrm_off = (uint8_t)offset_if(f, has_modrm);
+    unsigned reg = (modrm >> 3 & 7) | (f->rex & 4) << 1;
+    unsigned rm = (modrm & 7) | (f->rex & 1) << 3;
+    in->reg = (uint8_t)(reg | f->high_reg);
+    in->rm = (uint8_t)(rm | f->high_rm);
+    f->regs = row->gpr_fixed | operand_regs(in, row, f, reg, rm);
+    if (is_illegal(in, row, f)) {
+        f->p += has_modrm + (row->form & ROW_VSIB ? 1 : 0); /* SIB was looked at */
+        return false;
     }
-    if (attr & (SIGNED | BIGEND | BITS | VSIB | VMASKED)) {
-        flags |= attr & SIGNED && size < 8 ? MEM_SIGNED : 0;
-        flags |= attr & BIGEND ? MEM_BIGEND : 0;
-        if (attr & BITS) {
-            flags |= MEM_BITS;
-            m->bit_reg = in->reg;
-        }
-        if (attr & VSIB) {
-            flags |= MEM_VSIB | MEM_MASKED;
-            m->count = (uint8_t)vsib_count(in, size);
-            if (in->enc == ENC_EVEX)
-                m->index = (int8_t)(m->index | (in->vvvv & 16));
-        }
-        if (attr & VMASKED) { /* vmaskmov: by opcode; vpmaskmov: by W */
-            unsigned vector = size, wide = in->opcode < 0x80 ? in->opcode & 1 : f->rex >> 3 & 1;
-            flags |= MEM_MASKED;
-            size = wide ? 8 : 4;
-            m->count = (uint8_t)(vector / size);
-        }
-    }
-    m->size = (uint16_t)size;
-    m->flags = (uint16_t)flags;
-    m->seg = f->prefixes & PREFIX_GS ? SEG_GS : f->prefixes & PREFIX_FS ? SEG_FS : SEG_NONE;
+    f->p += has_modrm;
+    if (f->memory)
+        parse_memory(in, row, f, modrm);
+    return true;
 }
 
-static uint16_t gpr_bit(int reg)
+static inline void parse_immediates(struct insn *in, const struct opcode *row, struct fields *f)
 {
-    return (uint16_t)(reg >= 0 && reg < 16 ? 1 << reg : 0);
+    unsigned size = row->imm_sizes >> 4 * f->op_log & 15;
+    if (row->imm == IMM_MOFFS && f->prefixes & PREFIX_67)
+        size = 4;
+    in->imm_off = (uint8_t)offset_if(f, size);
+    in->imm_size = (uint8_t)size;
+    in->imm = (uint64_t)sign_extend(load64(f->p), size);
+    f->p += size + row->imm2_size;
 }
 
-static inline unsigned address_regs(const struct mem_op *m)
+/* ---- effects -------------------------------------------------------------------------------- */
+
+static void add_implicit_mem(struct mem_op *m, const struct implicit_mem *from, unsigned opsize,
+                             enum seg seg)
 {
-    return gpr_bit(m->base) | (m->flags & MEM_VSIB ? 0 : gpr_bit(m->index));
+    unsigned size = from->size ? from->size : opsize;
+    *m = (struct mem_op){.base = from->base,
+                         .index = from->index,
+                         .scale = 1,
+                         .seg = (uint8_t)(from->segment ? seg : SEG_NONE),
+                         .flags = from->flags,
+                         .size = (uint16_t)size,
+                         .disp = from->disp * (int)size,
+                         .count = 1};
 }
 
-/* Adds implicit memory operand number i of the row to in->mem[at]. */
-static void add_implicit_mem(struct insn *in, const struct implicit *effect, unsigned i,
-                             unsigned at, const struct fields *f)
+/* Implicit memory; returns implicit registers. The explicit memory operand is in mem[0] still. */
+static uint32_t add_implicit(struct insn *in, enum implicit_effect which, enum seg seg)
 {
-    const struct implicit_mem *from = &effect->mem[i];
-    struct mem_op *m = &in->mem[at];
-    unsigned size = from->size ? from->size : in->opsize;
-    m->base = from->base == REG_NONE ? (int8_t)in->reg : from->base;
-    m->index = from->index ? GPR_RAX : REG_NONE;
-    m->scale = 1;
-    m->flags = from->flags | (from->index ? MEM_INDEX8 : 0);
-    m->count = 1;
-    m->bit_reg = 0;
-    m->size = (uint16_t)size;
-    m->disp = from->disp * (int)size;
-    /* es:rdi cannot be overridden, ds:rsi and ds:rbx can */
-    bool fixed = m->flags & MEM_STACK || from->base == GPR_RDI || from->base == REG_NONE;
-    if (from->flags & MEM_MASKED) /* maskmovq: ds:rdi */
-        fixed = false;
-    m->seg = fixed                     ? SEG_NONE
-             : f->prefixes & PREFIX_GS ? SEG_GS
-             : f->prefixes & PREFIX_FS ? SEG_FS
-                                       : SEG_NONE;
-}
-
-/* Implicit registers and memory. The explicit memory operand, if any, is in mem[0] still. */
-static void add_implicit(struct insn *in, struct fields *f)
-{
-    unsigned which = ATTR_IM(in->row->attr);
     const struct implicit *effect = &implicits[which];
-    f->read |= effect->read;
-    f->written |= effect->written;
+    uint32_t regs = REGS_READ(effect->read) | REGS_WRITTEN(effect->written);
     unsigned before = effect->count - effect->after;
     if (before && in->nmem) {
         in->mem[before] = in->mem[0];
@@ -808,354 +1043,143 @@ static void add_implicit(struct insn *in, struct fields *f)
             in->mem[1].disp += in->opsize;
     }
     for (unsigned i = 0; i < effect->count; i++)
-        add_implicit_mem(in, effect, i, i < before ? i : i + in->nmem, f);
+        add_implicit_mem(&in->mem[i < before ? i : i + in->nmem], &effect->mem[i], in->opsize, seg);
+    if (which == IMPLICIT_MOVDIR64B) {
+        in->mem[in->nmem].base = (int8_t)in->reg;
+        regs |= REGS_READ(gpr_bit(in->reg));
+    }
     in->nmem = (uint8_t)(in->nmem + effect->count);
-    if (which == IMPLICIT_MOVDIR64B)
-        f->read |= gpr_bit(in->reg & 15);
+    return regs;
 }
 
-/* Shifts by an immediate that is 0 after masking change neither flags nor registers. Rotations set
- * OF only if they are by one. */
+/* Shifts by an immediate that is 0 after masking change neither flags nor registers. By more than
+ * one they leave OF undefined, which rotations keep; by more than there are bits also CF. */
 static void refine_shift(struct insn *in, unsigned effect)
 {
     unsigned count = (unsigned)in->imm & (in->opsize == 8 ? 63 : 31);
     if (count == 0) {
         in->flags_read = ARITH_BITS;
-        in->flags_written = 0;
-    } else if (count > 1 && effect != EFFECT_SHIFTI) {
-        in->flags_read |= FLAG_OF;
-        in->flags_written &= (uint16_t)~FLAG_OF;
+        in->flags_written = in->flags_undefined = 0;
+        return;
     }
-}
-
-static inline void describe_flags(struct insn *in)
-{
-    unsigned effect = ATTR_FL(in->row->attr);
-    in->flags_read = flag_effects[effect].read;
-    in->flags_written = flag_effects[effect].written;
-    if (effect == EFFECT_CC)
-        in->flags_read = condition_flags[in->opcode >> 1 & 7];
-    else if (effect == EFFECT_SHIFTI || effect == EFFECT_ROTI || effect == EFFECT_RCI)
-        refine_shift(in, effect);
-}
-
-/* One general register operand. access: 1 read, 2 written, 4 a byte. */
-static inline void add_gpr(struct fields *f, unsigned access, unsigned n)
-{
-    n &= f->high_bytes && access & 4 && (n & 12) == 4 ? 3 : 15;
-    f->read |= (access & 1) << n;
-    f->written |= (access >> 1 & 1) << n;
-}
-
-/* Register sets of the explicit operands. */
-static inline void describe_regs(const struct insn *in, struct fields *f)
-{
-    unsigned gpr = in->row->gpr;
-    add_gpr(f, gpr, in->reg);
-    if (!f->memory)
-        add_gpr(f, gpr >> 4, in->rm);
-    if (gpr >> 8) {
-        add_gpr(f, gpr >> 8, in->vvvv);
-        add_gpr(f, gpr >> 12, (in->opcode & 7u) | (f->rex & 1) << 3);
+    if (count > 1) {
+        in->flags_undefined |= FLAG_OF;
+        if (effect != EFFECT_SHIFTI) {
+            in->flags_read |= FLAG_OF;
+            in->flags_written &= (uint16_t)~FLAG_OF;
+        }
     }
+    if (effect == EFFECT_SHIFTI && count >= 8u * in->opsize)
+        in->flags_undefined |= FLAG_CF;
 }
 
-static void set_illegal(struct insn *in, const struct fields *f, enum insn_kind kind)
+static void describe_moffs(struct insn *in, const struct opcode *row, const struct fields *f)
 {
-    size_t len = (size_t)(f->p - f->start);
-    in->kind = (uint8_t)kind;
-    in->len = (uint8_t)(len > MAX_LEN ? MAX_LEN : len);
-    in->row = NULL;
-    in->nmem = 0;
-    in->rip_relative = false;
-    in->flags = INSN_ENDS_TB;
-    in->regs_read = 0xFFFF;
-    in->regs_written = 0;
-    in->flags_read = ALL_FLAGS;
-    in->flags_written = 0;
-}
-
-/* Vector lengths (bit set) that each length attribute allows. */
-static const uint8_t allowed_lengths[8] = {
-    [0] = 7,
-    [ATTR_LEN(L0)] = 1,
-    [ATTR_LEN(L1)] = 2,
-    [ATTR_LEN(L12)] = 6,
-    [ATTR_LEN(L2)] = 4,
-    [ATTR_LEN(LIG)] = 7,
-};
-
-static bool evex_illegal(struct insn *in, bool memory)
-{
-    uint64_t attr = in->row->attr;
-    bool masked = in->evex & EVEX_AAA, zeroing = in->evex & EVEX_Z;
-    bool to_memory = memory && in->row->mem_access & MEM_WRITE;
-    if (masked && !ATTR_MASK(attr))
-        return true;
-    if (zeroing && (!masked || attr & MASKK || to_memory))
-        return true;
-    if (attr & VSIB && !masked)
-        return true;
-    if (!(in->evex & EVEX_B))
-        return false;
-    if (memory)
-        return !ATTR_BC(attr);
-    in->vec_len = 2; /* the length bits say how to round */
-    return !(attr & (ER | SAE));
-}
-
-static bool gather_illegal(const struct insn *in, const struct fields *f)
-{
-    unsigned sib = f->p[1];
-    unsigned index = (sib >> 3 & 7) | (f->rex & 2) << 2;
-    if ((in->modrm & 7) != 4)
-        return true;
-    if (in->enc == ENC_EVEX)
-        return in->row->mem_access & MEM_READ && in->reg == (index | (in->vvvv & 16));
-    return index == in->reg || index == in->vvvv || in->reg == in->vvvv;
-}
-
-/* Register numbers that do not exist in the class. ModRM.rm's are cut instead. */
-static bool number_illegal(const struct insn *in)
-{
-    for (unsigned i = 0; i < 3; i++) {
-        unsigned operand = in->row->op[i], class = OPERAND_CLASS(operand);
-        unsigned count = class == IN_MASK || class == IN_TMM ? 8 : class == IN_GPR ? 16 : 32;
-        if (OPERAND_PLACE(operand) == AT_REG && in->reg >= count)
-            return true;
-        if (OPERAND_PLACE(operand) == AT_VVVV && in->vvvv >= count)
-            return true;
-    }
-    return false;
-}
-
-/* True if the encoding has what VEX and EVEX forbid (volume 2, 2.4 and 2.7). */
-static bool vex_illegal(struct insn *in, const struct fields *f, bool memory)
-{
-    const struct opcode *row = in->row;
-    uint64_t attr = row->attr;
-    if (!(row->modrm & ROW_VVVV) && in->vvvv & (row->modrm & ROW_VSIB ? 15 : 31))
-        return true;
-    if (in->enc == ENC_EVEX && evex_illegal(in, memory))
-        return true;
-    if (!(allowed_lengths[ATTR_LEN(attr)] >> in->vec_len & 1))
-        return true;
-    if (ATTR_LEN(attr) == ATTR_LEN(LIG))
-        in->vec_len = 0;
-    if (number_illegal(in))
-        return true;
-    if (attr & VSIB)
-        return gather_illegal(in, f);
-    if (attr & TMM3 && (in->reg == in->rm || in->reg == in->vvvv || in->rm == in->vvvv))
-        return true;
-    if (attr & DISTINCT && (in->reg == in->vvvv || (!memory && in->reg == in->rm)))
-        return true;
-    return attr & SIB && (in->modrm & 7) != 4;
-}
-
-/* Operand sizes as log2 of bytes, by mode and by 66 and REX.W (1, 2). */
-static const uint8_t operand_size[8][4] = {
-    [ATTR_MODE(MODE_V)] = {2, 1, 3, 3}, [ATTR_MODE(D64)] = {3, 1, 3, 3},
-    [ATTR_MODE(F64)] = {3, 3, 3, 3},    [ATTR_MODE(MODE_Y)] = {2, 2, 3, 3},
-    [ATTR_MODE(MODE_B)] = {0, 0, 0, 0},
-};
-
-static bool lock_illegal(const struct insn *in, bool memory)
-{
-    uint64_t attr = in->row->attr;
-    unsigned place = OPERAND_PLACE(in->row->op[0]);
-    return !(attr & LOCK) || !memory || (place != AT_RM && place != AT_RMMEM);
-}
-
-/* Flags that depend on prefixes and operands. */
-static inline unsigned describe_insn_flags(const struct insn *in, const struct fields *f)
-{
-    uint64_t attr = in->row->attr;
-    unsigned flags = ATTR_FLAGS(attr);
-    if (f->prefixes & PREFIX_LOCK)
-        flags |= INSN_LOCK;
+    bool store = OPERAND_PLACE(row->op[0]) == AT_MOFFS;
+    in->mem[0] = (struct mem_op){.base = REG_NONE,
+                                 .index = REG_NONE,
+                                 .scale = 1,
+                                 .seg = (uint8_t)f->seg,
+                                 .flags = MEM_ABS64 | (store ? MEM_WRITE : MEM_READ),
+                                 .size = in->opsize,
+                                 .count = 1};
+    in->nmem = 1;
     if (f->prefixes & PREFIX_67)
-        flags |= INSN_ADDR32;
-    if (in->evex & EVEX_AAA)
-        flags |= INSN_USES_MASK;
-    if (f->prefixes & PREFIX_GS)
-        for (unsigned i = 0; i < in->nmem; i++)
-            flags |= in->mem[i].seg == SEG_GS ? INSN_USES_GS : 0;
-    if (attr & STRING && f->rep)
-        flags |= INSN_ENDS_TB | (f->rep == 2 ? INSN_REP : INSN_REPNE);
-    if (attr & MOVSEG) {
-        bool load = OPERAND_PLACE(in->row->op[0]) == AT_REG;
-        unsigned seg = in->reg & 7;
-        flags |= seg == 5 ? INSN_SETS_GS : 0;
-        flags |= load && seg < 4 ? INSN_ENDS_TB : 0;
-    }
-    if (ATTR_KIND(attr) != INSN_NEXT)
-        flags |= INSN_ENDS_TB;
-    return flags;
-}
-
-/* Segment register 6 and 7 and a move to cs; control and debug registers that do not exist. */
-static bool register_illegal(const struct insn *in)
-{
-    static const uint32_t control = 1u << 0 | 1u << 2 | 1u << 3 | 1u << 4 | 1u << 8;
-    for (unsigned i = 0; i < 2; i++) {
-        unsigned class = OPERAND_CLASS(in->row->op[i]);
-        if (class == IN_SEG && ((in->reg & 7) > 5 || (i == 0 && (in->reg & 7) == 1)))
-            return true;
-        if (class == IN_CR && !(control >> in->reg & 1))
-            return true;
-        if (class == IN_DR && in->reg > 7)
-            return true;
-    }
-    return false;
-}
-
-static inline void find_row(struct insn *in, const struct fields *f)
-{
-    const struct entry *entry = &opcode_index[f->entry];
-    unsigned modrm = *f->p;
-    unsigned key = (modrm & 63) | (modrm >= 0xC0) << KEY_MOD | f->pp << KEY_PP |
-                   (f->rex & 1) << KEY_B | (unsigned)in->vec_len << KEY_LEN;
-    unsigned cell = entry->base + (key >> entry->shift & ((1u << entry->bits) - 1));
-    in->row = &rows[cells[cell]];
-}
-
-/* The legality rules that few instructions meet. */
-static inline bool is_illegal(struct insn *in, const struct fields *f, bool memory)
-{
-    const struct opcode *row = in->row;
-    if (row->modrm & ROW_MODRM && !(row->modrm & (memory ? ROW_MEM_OK : ROW_REG_OK)) &&
-        row->modrm & (ROW_MEM_OK | ROW_REG_OK))
-        return true;
-    if (in->enc != ENC_LEGACY && vex_illegal(in, f, memory))
-        return true;
-    if (f->prefixes & PREFIX_LOCK && lock_illegal(in, memory))
-        return true;
-    if (row->attr & NO66 && f->prefixes & PREFIX_66)
-        return true;
-    return row->attr & (MOVSEG | MODREG) && register_illegal(in);
+        in->imm &= 0xFFFFFFFF;
 }
 
 /* The string instructions' rep: counts in rcx, and flags survive if rcx is 0. */
 static void describe_rep(struct insn *in, struct fields *f)
 {
-    f->written |= 1 << GPR_RCX;
-    f->read |= f->written; /* with rcx = 0 nothing is written */
+    in->flags |= INSN_ENDS_TB | (f->rep == 2 ? INSN_REP : INSN_REPNE);
+    f->regs |= REGS_WRITTEN(1 << GPR_RCX);
+    f->regs |= f->regs >> 16; /* with rcx = 0 nothing is written */
     if (in->flags_written) {
         in->flags_read |= ARITH_BITS;
         in->flags_written = 0;
     }
 }
 
-static void describe_moffs(struct insn *in, const struct fields *f)
+/* A move to or from a segment register. QEMU ends its block behind a load. */
+static void describe_segment(struct insn *in, const struct opcode *row)
 {
-    struct mem_op *m = &in->mem[0];
-    bool store = OPERAND_PLACE(in->row->op[0]) == AT_MOFFS;
-    *m = (struct mem_op){.base = REG_NONE,
-                         .index = REG_NONE,
-                         .scale = 1,
-                         .seg = f->prefixes & PREFIX_GS   ? SEG_GS
-                                : f->prefixes & PREFIX_FS ? SEG_FS
-                                                          : SEG_NONE,
-                         .flags = MEM_ABS64 | (store ? MEM_WRITE : MEM_READ),
-                         .size = in->opsize,
-                         .count = 1};
-    in->nmem = 1;
+    bool load = OPERAND_PLACE(row->op[0]) == AT_REG;
+    unsigned seg = in->reg & 7;
+    if (seg == 5)
+        in->flags |= INSN_SETS_GS;
+    if (load && seg < 4)
+        in->flags |= INSN_ENDS_TB;
+}
+
+/* What the row alone does not say, for rows with ROW_REFINE. */
+static inline void refine_row(struct insn *in, const struct opcode *row, struct fields *f)
+{
+    if (row->attr & MOVSEG)
+        describe_segment(in, row);
+    else if (row->imm == IMM_MOFFS)
+        describe_moffs(in, row, f);
+    else if (!(row->attr & STRING))
+        refine_shift(in, row->effect);
+    else if (f->rep)
+        describe_rep(in, f);
+}
+
+/* Flags that depend on prefixes. */
+static inline void add_prefix_flags(struct insn *in, const struct fields *f)
+{
+    if (f->prefixes & PREFIX_LOCK)
+        in->flags |= INSN_LOCK;
     if (f->prefixes & PREFIX_67)
-        in->imm &= 0xFFFFFFFF;
-}
-
-/* ModRM and, if it says memory, the address; false if the instruction is illegal. */
-static inline bool parse_modrm(struct insn *in, struct fields *f)
-{
-    const struct opcode *row = in->row;
-    unsigned modrm = *f->p;
-    bool memory = modrm < 0xC0 && !(row->attr & MODREG);
-    f->memory = memory;
-    in->modrm = (uint8_t)modrm;
-    in->modrm_off = (uint8_t)(f->p - f->start);
-    in->reg |= (uint8_t)((modrm >> 3 & 7) | (f->rex & 4) << 1);
-    in->rm |= (uint8_t)((modrm & 7) | (f->rex & 1) << 3);
-    if (is_illegal(in, f, memory)) {
-        f->p += 1 + (row->attr & VSIB ? 1 : 0); /* SIB was looked at */
-        return false;
-    }
-    f->p++;
-    if (memory) {
-        struct mem_op *m = &in->mem[0];
-        parse_address(in, m, f);
-        describe_mem(in, m, f);
-        in->nmem = (m->flags & (MEM_READ | MEM_WRITE)) != 0;
-        f->read |= address_regs(m);
-    }
-    return true;
-}
-
-static inline void parse_immediates(struct insn *in, struct fields *f)
-{
-    const struct opcode *row = in->row;
-    unsigned size = imm_size[row->imm][f->op_log];
-    if (row->imm == IMM_MOFFS && f->prefixes & PREFIX_67)
-        size = 4;
-    if (row->imm == IMM_RELZ && row->mode == ATTR_MODE(F64))
-        size = 4;
-    unsigned unused = 64 - 8 * size;
-    in->imm_off = (uint8_t)(f->p - f->start);
-    in->imm_size = (uint8_t)size;
-    in->imm = (uint64_t)((int64_t)((uint64_t)load64(f->p) << unused) >> unused);
-    f->p += size + imm2_size[row->imm];
+        in->flags |= INSN_ADDR32;
+    if (in->evex & EVEX_AAA)
+        in->flags |= INSN_USES_MASK;
+    for (unsigned i = 0; i < in->nmem; i++)
+        if (in->mem[i].seg == SEG_GS)
+            in->flags |= INSN_USES_GS;
 }
 
 /* Kind, registers, flags and implicit operands, when all bytes are known. */
-static inline void describe_insn(struct insn *in, struct fields *f)
+static inline void describe_insn(struct insn *in, const struct opcode *row, struct fields *f)
 {
-    const struct opcode *row = in->row;
-    in->kind = ATTR_KIND(row->attr);
-    describe_flags(in);
-    describe_regs(in, f);
-    if (row->imm == IMM_MOFFS)
-        describe_moffs(in, f);
-    else if (row->imm == IMM_REL8 || row->imm == IMM_RELZ)
-        in->target = in->pc + in->len + in->imm;
-    if (ATTR_IM(row->attr))
-        add_implicit(in, f);
-    if (row->attr & STRING && f->rep)
-        describe_rep(in, f);
-    if (f->op_log <= 1)
-        f->read |= f->written;
-    in->flags = (uint16_t)describe_insn_flags(in, f);
-    in->regs_read = (uint16_t)f->read;
-    in->regs_written = (uint16_t)f->written;
+    const struct flag_sets *flags = &flag_effects[row->effect];
+    in->kind = row->kind;
+    in->flags = row->flags;
+    in->flags_read = flags->read;
+    in->flags_written = flags->written;
+    in->flags_undefined = flags->undefined;
+    in->target = in->pc + in->len + in->imm;
+    if (row->implicit)
+        f->regs |= add_implicit(in, row->implicit, f->seg);
+    if (row->form & ROW_REFINE)
+        refine_row(in, row, f);
+    if (f->prefixes & PREFIX_REFINES || in->evex)
+        add_prefix_flags(in, f);
+    f->regs |= f->op_log <= 1 ? f->regs >> 16 : 0; /* 8 and 16 bits keep the rest */
+    in->regs_read = (uint16_t)f->regs;
+    in->regs_written = (uint16_t)(f->regs >> 16);
 }
 
 /* Everything behind the opcode. */
-static inline void decode_rest(struct insn *in, struct fields *f)
+static inline void decode_rest(struct insn *in, const struct opcode *row, struct fields *f)
 {
-    const struct opcode *row = in->row;
-    f->read = row->fixed_read;
-    f->written = row->fixed_written;
-    f->op_log = operand_size[row->mode][(f->prefixes & PREFIX_66) | (f->rex >> 2 & 2)];
+    f->op_log = row->op_logs >> ((f->prefixes & PREFIX_66) * 2 + (f->rex & 8) / 2) & 3;
     in->opsize = (uint8_t)(1u << f->op_log);
-    in->modrm_off = in->disp_off = in->disp_size = in->imm_off = in->imm_size = 0;
-    in->nmem = in->mem_index = 0;
-    in->rip_relative = false;
-    in->imm = 0;
-    if (row->modrm & ROW_MODRM ? !parse_modrm(in, f) : is_illegal(in, f, false)) {
-        set_illegal(in, f, INSN_ILLEGAL);
+    if (!parse_modrm(in, row, f)) {
+        set_illegal(in, (size_t)(f->p - f->start), INSN_ILLEGAL);
         return;
     }
-    if (row->imm)
-        parse_immediates(in, f);
+    parse_immediates(in, row, f);
     f->p += in->map == MAP_3DNOW;
-    if (f->p - f->start > MAX_LEN) {
-        set_illegal(in, f, INSN_PRIV);
+    size_t len = (size_t)(f->p - f->start);
+    if (len > MAX_LEN) {
+        set_illegal(in, len, INSN_PRIV);
         return;
     }
-    in->len = (uint8_t)(f->p - f->start);
-    describe_insn(in, f);
+    in->len = (uint8_t)len;
+    describe_insn(in, row, f);
 }
 
-static void decode_bytes(struct insn *in, const uint8_t *code)
+static inline void decode_bytes(struct insn *in, const uint8_t *code)
 {
     struct fields f = {.start = code, .p = code};
     scan_prefixes(&f);
@@ -1163,29 +1187,33 @@ static void decode_bytes(struct insn *in, const uint8_t *code)
     in->rex = (uint8_t)f.rex;
     in->prefixes = (uint8_t)f.prefixes;
     in->enc = ENC_LEGACY;
-    in->reg = in->rm = in->vvvv = in->vec_len = in->evex = 0;
+    in->vvvv = in->vec_len = in->evex = 0;
+    in->disp_off = in->disp_size = in->nmem = in->mem_index = 0;
+    in->rip_relative = false;
     if (f.p - code >= MAX_LEN) {
-        set_illegal(in, &f, INSN_PRIV);
+        set_illegal(in, MAX_LEN, INSN_PRIV);
         return;
     }
     select_opcode(&f, in);
-    find_row(in, &f);
-    if (in->row == &rows[ROW_NONE]) {
-        f.p++;
-        set_illegal(in, &f, INSN_ILLEGAL);
+    in->row = find_row(in, &f);
+    if (in->row->kind == INSN_ILLEGAL) {
+        set_illegal(in, (size_t)(f.p + 1 - code), INSN_ILLEGAL);
         return;
     }
-    decode_rest(in, &f);
+    decode_rest(in, in->row, &f);
+}
+
+/* Few bytes are left: gives the decoder more to look at. */
+static const uint8_t *pad_code(uint8_t *padded, const uint8_t *code, size_t limit)
+{
+    memset(padded, 0, READ_AHEAD);
+    return memcpy(padded, code, limit < MAX_LEN ? limit : MAX_LEN);
 }
 
 int decode(struct insn *in, const uint8_t *code, size_t limit, uint64_t pc)
 {
-    uint8_t padded[READ_AHEAD] = {0};
+    uint8_t padded[READ_AHEAD];
     in->pc = pc;
-    if (limit < READ_AHEAD) {
-        memcpy(padded, code, limit < MAX_LEN ? limit : MAX_LEN);
-        code = padded;
-    }
-    decode_bytes(in, code);
+    decode_bytes(in, limit < READ_AHEAD ? pad_code(padded, code, limit) : code);
     return in->len <= limit ? DECODE_OK : DECODE_PARTIAL;
 }

@@ -267,28 +267,28 @@ struct insn {
     uint64_t imm;       /* first immediate, sign-extended */
     uint8_t len;        /* 1..15; for INSN_ILLEGAL the bytes looked at, at least 1 */
     uint8_t kind;       /* enum insn_kind */
-    uint8_t enc;        /* enum insn_encoding */
     uint8_t map;        /* 0 one-byte, 1 0F, 2 0F38, 3 0F3A, 15 3DNow!; VEX, EVEX, XOP: theirs */
     uint8_t opcode;     /* opcode byte in its map */
-    uint8_t prefix_len; /* legacy prefixes and REX before opcode, escape or VEX */
-    uint8_t rex;        /* REX byte, 0 if none (VEX bits are not folded in) */
     uint8_t opsize;     /* operand size in bytes: 1 2 4 8 */
+    uint8_t prefix_len; /* legacy prefixes and REX before opcode, escape or VEX */
+    uint8_t prefixes;   /* legacy prefixes: set of PREFIX_* of opcodes_x86_64.h */
+    uint8_t rex;        /* REX byte, 0 if none (VEX bits are not folded in) */
     uint8_t modrm_off, modrm;
+    uint8_t imm_off, imm_size; /* first immediate (of branches: the relative offset) */
+    uint8_t enc;               /* enum insn_encoding */
+    uint8_t reg, rm, vvvv;     /* register numbers in ModRM.reg, ModRM.rm and VEX.vvvv, extended */
+    uint8_t vec_len;           /* 0 128, 1 256, 2 512 bits */
+    uint8_t evex;              /* set of EVEX_* */
     uint8_t disp_off, disp_size; /* displacement of the ModRM operand */
-    uint8_t imm_off, imm_size;   /* first immediate (of branches: the relative offset) */
-    uint8_t reg, rm, vvvv; /* register numbers in ModRM.reg, ModRM.rm and VEX.vvvv, extended */
-    uint8_t vec_len;       /* 0 128, 1 256, 2 512 bits */
-    uint8_t evex;          /* set of EVEX_* */
-    uint8_t prefixes;      /* legacy prefixes: set of PREFIX_* of opcodes_x86_64.h */
-    uint8_t mem_index;     /* which of mem[] is the ModRM operand (also of lea and nop) */
     uint8_t nmem;
-    bool rip_relative;  /* the ModRM operand is [rip + disp32] */
-    uint16_t regs_read; /* bit n: general register n, address registers included */
-    uint16_t
-        regs_written;    /* bit n: written in full or in part; partial writes also count as read */
-    uint16_t flags_read; /* set of enum flag_bits */
-    uint16_t flags_written;   /* written always, undefined included */
+    uint8_t mem_index;        /* which of mem[] is the ModRM operand (also of lea and nop) */
+    bool rip_relative;        /* the ModRM operand is [rip + disp32] */
     uint16_t flags;           /* set of enum insn_flag */
+    uint16_t regs_read;       /* bit n: general register n, address registers included */
+    uint16_t regs_written;    /* the same; what is written in part counts as read too */
+    uint16_t flags_read;      /* set of enum flag_bits */
+    uint16_t flags_written;   /* overwritten whatever the operands are, on every processor */
+    uint16_t flags_undefined; /* left undefined by the manual; written ones may be among them */
     struct mem_op mem[3];     /* in the order of access */
     const struct opcode *row; /* its row in opcodes_x86_64.h; NULL if illegal */
 };

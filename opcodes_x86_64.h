@@ -88,162 +88,164 @@ enum operand_size {
 };
 
 #define OPERAND(place, class, size)       ((place) | (class) << 4 | (size) << 8)
-#define OPERAND_FIXED(class, size, number) (OPERAND(AT_FIXED, class, size) | (number) << 14)
 #define OPERAND_PLACE(o)                  ((o) & 15)
 #define OPERAND_CLASS(o)                  ((o) >> 4 & 15)
 #define OPERAND_SIZE(o)                   ((o) >> 8 & 63)
 #define OPERAND_NUMBER(o)                 ((o) >> 14 & 3)
 
-/* The operands of the rows. */
-enum operand {
-    OPND___ = 0,
-    OPND_Eb   = OPERAND(AT_RM, IN_GPR, SZ_b),
-    OPND_Ed   = OPERAND(AT_RM, IN_GPR, SZ_d),
-    OPND_Eq   = OPERAND(AT_RM, IN_GPR, SZ_q),
-    OPND_Ess  = OPERAND(AT_RM, IN_GPR, SZ_ss),
-    OPND_Ev   = OPERAND(AT_RM, IN_GPR, SZ_v),
-    OPND_Ew   = OPERAND(AT_RM, IN_GPR, SZ_w),
-    OPND_Ey   = OPERAND(AT_RM, IN_GPR, SZ_y),
-    OPND_Ez   = OPERAND(AT_RM, IN_GPR, SZ_z),
-    OPND_Ra   = OPERAND(AT_RMREG, IN_GPR, SZ_a),
-    OPND_Rd   = OPERAND(AT_RMREG, IN_GPR, SZ_d),
-    OPND_Rq   = OPERAND(AT_RMREG, IN_GPR, SZ_q),
-    OPND_Rv   = OPERAND(AT_RMREG, IN_GPR, SZ_v),
-    OPND_Ry   = OPERAND(AT_RMREG, IN_GPR, SZ_y),
-    OPND_Mb   = OPERAND(AT_RMMEM, IN_NONE, SZ_b),
-    OPND_Mcx  = OPERAND(AT_RMMEM, IN_NONE, SZ_cx),
-    OPND_Md   = OPERAND(AT_RMMEM, IN_NONE, SZ_d),
-    OPND_Mdq  = OPERAND(AT_RMMEM, IN_NONE, SZ_dq),
-    OPND_Men  = OPERAND(AT_RMMEM, IN_NONE, SZ_en),
-    OPND_Mfx  = OPERAND(AT_RMMEM, IN_NONE, SZ_fx),
-    OPND_Mkl  = OPERAND(AT_RMMEM, IN_NONE, SZ_kl),
-    OPND_Mp   = OPERAND(AT_RMMEM, IN_NONE, SZ_p),
-    OPND_Mq   = OPERAND(AT_RMMEM, IN_NONE, SZ_q),
-    OPND_Mqq  = OPERAND(AT_RMMEM, IN_NONE, SZ_qq),
-    OPND_Ms   = OPERAND(AT_RMMEM, IN_NONE, SZ_s),
-    OPND_Msd  = OPERAND(AT_RMMEM, IN_NONE, SZ_sd),
-    OPND_Mss  = OPERAND(AT_RMMEM, IN_NONE, SZ_ss),
-    OPND_Msv  = OPERAND(AT_RMMEM, IN_NONE, SZ_sv),
-    OPND_Mt   = OPERAND(AT_RMMEM, IN_NONE, SZ_t),
-    OPND_Mtc  = OPERAND(AT_RMMEM, IN_NONE, SZ_tc),
-    OPND_Mtile= OPERAND(AT_RMMEM, IN_NONE, SZ_tile),
-    OPND_Mv   = OPERAND(AT_RMMEM, IN_NONE, SZ_v),
-    OPND_Mw   = OPERAND(AT_RMMEM, IN_NONE, SZ_w),
-    OPND_Mx   = OPERAND(AT_RMMEM, IN_NONE, SZ_x),
-    OPND_Mxs  = OPERAND(AT_RMMEM, IN_NONE, SZ_xs),
-    OPND_My   = OPERAND(AT_RMMEM, IN_NONE, SZ_y),
-    OPND_Mzq  = OPERAND(AT_RMMEM, IN_NONE, SZ_zq),
-    OPND_Ga   = OPERAND(AT_REG, IN_GPR, SZ_a),
-    OPND_Gb   = OPERAND(AT_REG, IN_GPR, SZ_b),
-    OPND_Gd   = OPERAND(AT_REG, IN_GPR, SZ_d),
-    OPND_Gq   = OPERAND(AT_REG, IN_GPR, SZ_q),
-    OPND_Gv   = OPERAND(AT_REG, IN_GPR, SZ_v),
-    OPND_Gy   = OPERAND(AT_REG, IN_GPR, SZ_y),
-    OPND_By   = OPERAND(AT_VVVV, IN_GPR, SZ_y),
-    OPND_Zb   = OPERAND(AT_OPC, IN_GPR, SZ_b),
-    OPND_Zv   = OPERAND(AT_OPC, IN_GPR, SZ_v),
-    OPND_Wb   = OPERAND(AT_RM, IN_VEC, SZ_b),
-    OPND_Wd   = OPERAND(AT_RM, IN_VEC, SZ_d),
-    OPND_Wdd  = OPERAND(AT_RM, IN_VEC, SZ_dd),
-    OPND_Wdq  = OPERAND(AT_RM, IN_VEC, SZ_dq),
-    OPND_We   = OPERAND(AT_RM, IN_VEC, SZ_e),
-    OPND_Wf   = OPERAND(AT_RM, IN_VEC, SZ_f),
-    OPND_Wh   = OPERAND(AT_RM, IN_VEC, SZ_h),
-    OPND_Wq   = OPERAND(AT_RM, IN_VEC, SZ_q),
-    OPND_Wqq  = OPERAND(AT_RM, IN_VEC, SZ_qq),
-    OPND_Wsd  = OPERAND(AT_RM, IN_VEC, SZ_sd),
-    OPND_Wss  = OPERAND(AT_RM, IN_VEC, SZ_ss),
-    OPND_Ww   = OPERAND(AT_RM, IN_VEC, SZ_w),
-    OPND_Wx   = OPERAND(AT_RM, IN_VEC, SZ_x),
-    OPND_Wxb  = OPERAND(AT_RM, IN_VEC, SZ_xb),
-    OPND_Wxd  = OPERAND(AT_RM, IN_VEC, SZ_xd),
-    OPND_Wxq  = OPERAND(AT_RM, IN_VEC, SZ_xq),
-    OPND_Wxw  = OPERAND(AT_RM, IN_VEC, SZ_xw),
-    OPND_Udq  = OPERAND(AT_RMREG, IN_VEC, SZ_dq),
-    OPND_Uq   = OPERAND(AT_RMREG, IN_VEC, SZ_q),
-    OPND_Usd  = OPERAND(AT_RMREG, IN_VEC, SZ_sd),
-    OPND_Uss  = OPERAND(AT_RMREG, IN_VEC, SZ_ss),
-    OPND_Uw   = OPERAND(AT_RMREG, IN_VEC, SZ_w),
-    OPND_Ux   = OPERAND(AT_RMREG, IN_VEC, SZ_x),
-    OPND_Vdq  = OPERAND(AT_REG, IN_VEC, SZ_dq),
-    OPND_Vf   = OPERAND(AT_REG, IN_VEC, SZ_f),
-    OPND_Vh   = OPERAND(AT_REG, IN_VEC, SZ_h),
-    OPND_Vq   = OPERAND(AT_REG, IN_VEC, SZ_q),
-    OPND_Vsd  = OPERAND(AT_REG, IN_VEC, SZ_sd),
-    OPND_Vss  = OPERAND(AT_REG, IN_VEC, SZ_ss),
-    OPND_Vw   = OPERAND(AT_REG, IN_VEC, SZ_w),
-    OPND_Vx   = OPERAND(AT_REG, IN_VEC, SZ_x),
-    OPND_Vy   = OPERAND(AT_REG, IN_VEC, SZ_y),
-    OPND_Hdq  = OPERAND(AT_VVVV, IN_VEC, SZ_dq),
-    OPND_Hh   = OPERAND(AT_VVVV, IN_VEC, SZ_h),
-    OPND_Hq   = OPERAND(AT_VVVV, IN_VEC, SZ_q),
-    OPND_Hsd  = OPERAND(AT_VVVV, IN_VEC, SZ_sd),
-    OPND_Hss  = OPERAND(AT_VVVV, IN_VEC, SZ_ss),
-    OPND_Hw   = OPERAND(AT_VVVV, IN_VEC, SZ_w),
-    OPND_Hx   = OPERAND(AT_VVVV, IN_VEC, SZ_x),
-    OPND_Ldq  = OPERAND(AT_IS4, IN_VEC, SZ_dq),
-    OPND_Lx   = OPERAND(AT_IS4, IN_VEC, SZ_x),
-    OPND_Qd   = OPERAND(AT_RM, IN_MMX, SZ_d),
-    OPND_Qq   = OPERAND(AT_RM, IN_MMX, SZ_q),
-    OPND_Nq   = OPERAND(AT_RMREG, IN_MMX, SZ_q),
-    OPND_Pq   = OPERAND(AT_REG, IN_MMX, SZ_q),
-    OPND_Py   = OPERAND(AT_REG, IN_MMX, SZ_y),
-    OPND_Sw   = OPERAND(AT_REG, IN_SEG, SZ_w),
-    OPND_Cq   = OPERAND(AT_REG, IN_CR, SZ_q),
-    OPND_Dq   = OPERAND(AT_REG, IN_DR, SZ_q),
-    OPND_Jb   = OPERAND(AT_REL, IN_NONE, SZ_b),
-    OPND_Jz   = OPERAND(AT_REL, IN_NONE, SZ_z),
-    OPND_Ob   = OPERAND(AT_MOFFS, IN_NONE, SZ_b),
-    OPND_Ov   = OPERAND(AT_MOFFS, IN_NONE, SZ_v),
-    OPND_Xb   = OPERAND(AT_SI, IN_NONE, SZ_b),
-    OPND_Xv   = OPERAND(AT_SI, IN_NONE, SZ_v),
-    OPND_Xz   = OPERAND(AT_SI, IN_NONE, SZ_z),
-    OPND_Yb   = OPERAND(AT_DI, IN_NONE, SZ_b),
-    OPND_Yv   = OPERAND(AT_DI, IN_NONE, SZ_v),
-    OPND_Yz   = OPERAND(AT_DI, IN_NONE, SZ_z),
-    OPND_M    = OPERAND(AT_RMMEM, IN_NONE, SZ_none),
-    OPND_EvMw = OPERAND(AT_RM, IN_GPR, SZ_vw),
-    OPND_EdMw = OPERAND(AT_RM, IN_GPR, SZ_dw),
-    OPND_EdMb = OPERAND(AT_RM, IN_GPR, SZ_db),
-    OPND_KWb  = OPERAND(AT_RM, IN_MASK, SZ_b),
-    OPND_KWw  = OPERAND(AT_RM, IN_MASK, SZ_w),
-    OPND_KWd  = OPERAND(AT_RM, IN_MASK, SZ_d),
-    OPND_KWq  = OPERAND(AT_RM, IN_MASK, SZ_q),
-    OPND_KU   = OPERAND(AT_RMREG, IN_MASK, SZ_q),
-    OPND_KV   = OPERAND(AT_REG, IN_MASK, SZ_q),
-    OPND_KH   = OPERAND(AT_VVVV, IN_MASK, SZ_q),
-    OPND_TU   = OPERAND(AT_RMREG, IN_TMM, SZ_tile),
-    OPND_TV   = OPERAND(AT_REG, IN_TMM, SZ_tile),
-    OPND_TH   = OPERAND(AT_VVVV, IN_TMM, SZ_tile),
-    OPND_BV   = OPERAND(AT_REG, IN_BND, SZ_dq),
-    OPND_BWdq = OPERAND(AT_RM, IN_BND, SZ_dq),
-    OPND_ST   = OPERAND(AT_RMREG, IN_ST, SZ_t),
-    OPND_CRr  = OPERAND(AT_RM, IN_GPR, SZ_q),
-    OPND_Ib   = OPERAND(AT_IMM, IN_SIMM, SZ_b),
-    OPND_Isb  = OPERAND(AT_IMM, IN_SIMM, SZ_v),
-    OPND_Iub  = OPERAND(AT_IMM, IN_UIMM, SZ_b),
-    OPND_Iw   = OPERAND(AT_IMM, IN_UIMM, SZ_w),
-    OPND_Id   = OPERAND(AT_IMM, IN_UIMM, SZ_d),
-    OPND_Iz   = OPERAND(AT_IMM, IN_SIMM, SZ_z),
-    OPND_Iv   = OPERAND(AT_IMM, IN_SIMM, SZ_y),
-    OPND_AL   = OPERAND_FIXED(IN_GPR, SZ_b, 0),
-    OPND_AX   = OPERAND_FIXED(IN_GPR, SZ_w, 0),
-    OPND_EAX  = OPERAND_FIXED(IN_GPR, SZ_d, 0),
-    OPND_rAX  = OPERAND_FIXED(IN_GPR, SZ_v, 0),
-    OPND_zAX  = OPERAND_FIXED(IN_GPR, SZ_z, 0),
-    OPND_rAXa = OPERAND_FIXED(IN_GPR, SZ_a, 0),
-    OPND_CL   = OPERAND_FIXED(IN_GPR, SZ_b, 1),
-    OPND_ECX  = OPERAND_FIXED(IN_GPR, SZ_d, 1),
-    OPND_DX   = OPERAND_FIXED(IN_GPR, SZ_w, 2),
-    OPND_EDX  = OPERAND_FIXED(IN_GPR, SZ_d, 2),
-    OPND_EBX  = OPERAND_FIXED(IN_GPR, SZ_d, 3),
-    OPND_FS   = OPERAND_FIXED(IN_SEG, SZ_w, 0),
-    OPND_GS   = OPERAND_FIXED(IN_SEG, SZ_w, 1),
-    OPND_One  = OPERAND_FIXED(IN_ONE, SZ_b, 0),
-    OPND_XMM0 = OPERAND_FIXED(IN_VEC, SZ_dq, 0),
-    OPND_ST0  = OPERAND_FIXED(IN_ST, SZ_t, 0),
-    OPND_XLAT = OPERAND(AT_XLAT, IN_NONE, SZ_b),
-};
+/* The operands of the rows: letters, place, class, size, register number if fixed. */
+#define OPERANDS(O) \
+    O(__, AT_NONE, IN_NONE, SZ_none, 0) \
+    O(Eb, AT_RM, IN_GPR, SZ_b, 0) \
+    O(Ed, AT_RM, IN_GPR, SZ_d, 0) \
+    O(Eq, AT_RM, IN_GPR, SZ_q, 0) \
+    O(Ess, AT_RM, IN_GPR, SZ_ss, 0) \
+    O(Ev, AT_RM, IN_GPR, SZ_v, 0) \
+    O(Ew, AT_RM, IN_GPR, SZ_w, 0) \
+    O(Ey, AT_RM, IN_GPR, SZ_y, 0) \
+    O(Ez, AT_RM, IN_GPR, SZ_z, 0) \
+    O(Ra, AT_RMREG, IN_GPR, SZ_a, 0) \
+    O(Rd, AT_RMREG, IN_GPR, SZ_d, 0) \
+    O(Rq, AT_RMREG, IN_GPR, SZ_q, 0) \
+    O(Rv, AT_RMREG, IN_GPR, SZ_v, 0) \
+    O(Ry, AT_RMREG, IN_GPR, SZ_y, 0) \
+    O(Mb, AT_RMMEM, IN_NONE, SZ_b, 0) \
+    O(Mcx, AT_RMMEM, IN_NONE, SZ_cx, 0) \
+    O(Md, AT_RMMEM, IN_NONE, SZ_d, 0) \
+    O(Mdq, AT_RMMEM, IN_NONE, SZ_dq, 0) \
+    O(Men, AT_RMMEM, IN_NONE, SZ_en, 0) \
+    O(Mfx, AT_RMMEM, IN_NONE, SZ_fx, 0) \
+    O(Mkl, AT_RMMEM, IN_NONE, SZ_kl, 0) \
+    O(Mp, AT_RMMEM, IN_NONE, SZ_p, 0) \
+    O(Mq, AT_RMMEM, IN_NONE, SZ_q, 0) \
+    O(Mqq, AT_RMMEM, IN_NONE, SZ_qq, 0) \
+    O(Ms, AT_RMMEM, IN_NONE, SZ_s, 0) \
+    O(Msd, AT_RMMEM, IN_NONE, SZ_sd, 0) \
+    O(Mss, AT_RMMEM, IN_NONE, SZ_ss, 0) \
+    O(Msv, AT_RMMEM, IN_NONE, SZ_sv, 0) \
+    O(Mt, AT_RMMEM, IN_NONE, SZ_t, 0) \
+    O(Mtc, AT_RMMEM, IN_NONE, SZ_tc, 0) \
+    O(Mtile, AT_RMMEM, IN_NONE, SZ_tile, 0) \
+    O(Mv, AT_RMMEM, IN_NONE, SZ_v, 0) \
+    O(Mw, AT_RMMEM, IN_NONE, SZ_w, 0) \
+    O(Mx, AT_RMMEM, IN_NONE, SZ_x, 0) \
+    O(Mxs, AT_RMMEM, IN_NONE, SZ_xs, 0) \
+    O(My, AT_RMMEM, IN_NONE, SZ_y, 0) \
+    O(Mzq, AT_RMMEM, IN_NONE, SZ_zq, 0) \
+    O(Ga, AT_REG, IN_GPR, SZ_a, 0) \
+    O(Gb, AT_REG, IN_GPR, SZ_b, 0) \
+    O(Gd, AT_REG, IN_GPR, SZ_d, 0) \
+    O(Gq, AT_REG, IN_GPR, SZ_q, 0) \
+    O(Gv, AT_REG, IN_GPR, SZ_v, 0) \
+    O(Gy, AT_REG, IN_GPR, SZ_y, 0) \
+    O(By, AT_VVVV, IN_GPR, SZ_y, 0) \
+    O(Zb, AT_OPC, IN_GPR, SZ_b, 0) \
+    O(Zv, AT_OPC, IN_GPR, SZ_v, 0) \
+    O(Wb, AT_RM, IN_VEC, SZ_b, 0) \
+    O(Wd, AT_RM, IN_VEC, SZ_d, 0) \
+    O(Wdd, AT_RM, IN_VEC, SZ_dd, 0) \
+    O(Wdq, AT_RM, IN_VEC, SZ_dq, 0) \
+    O(We, AT_RM, IN_VEC, SZ_e, 0) \
+    O(Wf, AT_RM, IN_VEC, SZ_f, 0) \
+    O(Wh, AT_RM, IN_VEC, SZ_h, 0) \
+    O(Wq, AT_RM, IN_VEC, SZ_q, 0) \
+    O(Wqq, AT_RM, IN_VEC, SZ_qq, 0) \
+    O(Wsd, AT_RM, IN_VEC, SZ_sd, 0) \
+    O(Wss, AT_RM, IN_VEC, SZ_ss, 0) \
+    O(Ww, AT_RM, IN_VEC, SZ_w, 0) \
+    O(Wx, AT_RM, IN_VEC, SZ_x, 0) \
+    O(Wxb, AT_RM, IN_VEC, SZ_xb, 0) \
+    O(Wxd, AT_RM, IN_VEC, SZ_xd, 0) \
+    O(Wxq, AT_RM, IN_VEC, SZ_xq, 0) \
+    O(Wxw, AT_RM, IN_VEC, SZ_xw, 0) \
+    O(Udq, AT_RMREG, IN_VEC, SZ_dq, 0) \
+    O(Uq, AT_RMREG, IN_VEC, SZ_q, 0) \
+    O(Usd, AT_RMREG, IN_VEC, SZ_sd, 0) \
+    O(Uss, AT_RMREG, IN_VEC, SZ_ss, 0) \
+    O(Uw, AT_RMREG, IN_VEC, SZ_w, 0) \
+    O(Ux, AT_RMREG, IN_VEC, SZ_x, 0) \
+    O(Vdq, AT_REG, IN_VEC, SZ_dq, 0) \
+    O(Vf, AT_REG, IN_VEC, SZ_f, 0) \
+    O(Vh, AT_REG, IN_VEC, SZ_h, 0) \
+    O(Vq, AT_REG, IN_VEC, SZ_q, 0) \
+    O(Vsd, AT_REG, IN_VEC, SZ_sd, 0) \
+    O(Vss, AT_REG, IN_VEC, SZ_ss, 0) \
+    O(Vw, AT_REG, IN_VEC, SZ_w, 0) \
+    O(Vx, AT_REG, IN_VEC, SZ_x, 0) \
+    O(Vy, AT_REG, IN_VEC, SZ_y, 0) \
+    O(Hdq, AT_VVVV, IN_VEC, SZ_dq, 0) \
+    O(Hh, AT_VVVV, IN_VEC, SZ_h, 0) \
+    O(Hq, AT_VVVV, IN_VEC, SZ_q, 0) \
+    O(Hsd, AT_VVVV, IN_VEC, SZ_sd, 0) \
+    O(Hss, AT_VVVV, IN_VEC, SZ_ss, 0) \
+    O(Hw, AT_VVVV, IN_VEC, SZ_w, 0) \
+    O(Hx, AT_VVVV, IN_VEC, SZ_x, 0) \
+    O(Ldq, AT_IS4, IN_VEC, SZ_dq, 0) \
+    O(Lx, AT_IS4, IN_VEC, SZ_x, 0) \
+    O(Qd, AT_RM, IN_MMX, SZ_d, 0) \
+    O(Qq, AT_RM, IN_MMX, SZ_q, 0) \
+    O(Nq, AT_RMREG, IN_MMX, SZ_q, 0) \
+    O(Pq, AT_REG, IN_MMX, SZ_q, 0) \
+    O(Py, AT_REG, IN_MMX, SZ_y, 0) \
+    O(Sw, AT_REG, IN_SEG, SZ_w, 0) \
+    O(Cq, AT_REG, IN_CR, SZ_q, 0) \
+    O(Dq, AT_REG, IN_DR, SZ_q, 0) \
+    O(Jb, AT_REL, IN_NONE, SZ_b, 0) \
+    O(Jz, AT_REL, IN_NONE, SZ_z, 0) \
+    O(Ob, AT_MOFFS, IN_NONE, SZ_b, 0) \
+    O(Ov, AT_MOFFS, IN_NONE, SZ_v, 0) \
+    O(Xb, AT_SI, IN_NONE, SZ_b, 0) \
+    O(Xv, AT_SI, IN_NONE, SZ_v, 0) \
+    O(Xz, AT_SI, IN_NONE, SZ_z, 0) \
+    O(Yb, AT_DI, IN_NONE, SZ_b, 0) \
+    O(Yv, AT_DI, IN_NONE, SZ_v, 0) \
+    O(Yz, AT_DI, IN_NONE, SZ_z, 0) \
+    O(M, AT_RMMEM, IN_NONE, SZ_none, 0) \
+    O(EvMw, AT_RM, IN_GPR, SZ_vw, 0) \
+    O(EdMw, AT_RM, IN_GPR, SZ_dw, 0) \
+    O(EdMb, AT_RM, IN_GPR, SZ_db, 0) \
+    O(KWb, AT_RM, IN_MASK, SZ_b, 0) \
+    O(KWw, AT_RM, IN_MASK, SZ_w, 0) \
+    O(KWd, AT_RM, IN_MASK, SZ_d, 0) \
+    O(KWq, AT_RM, IN_MASK, SZ_q, 0) \
+    O(KU, AT_RMREG, IN_MASK, SZ_q, 0) \
+    O(KV, AT_REG, IN_MASK, SZ_q, 0) \
+    O(KH, AT_VVVV, IN_MASK, SZ_q, 0) \
+    O(TU, AT_RMREG, IN_TMM, SZ_tile, 0) \
+    O(TV, AT_REG, IN_TMM, SZ_tile, 0) \
+    O(TH, AT_VVVV, IN_TMM, SZ_tile, 0) \
+    O(BV, AT_REG, IN_BND, SZ_dq, 0) \
+    O(BWdq, AT_RM, IN_BND, SZ_dq, 0) \
+    O(ST, AT_RMREG, IN_ST, SZ_t, 0) \
+    O(CRr, AT_RM, IN_GPR, SZ_q, 0) \
+    O(Ib, AT_IMM, IN_SIMM, SZ_b, 0) \
+    O(Isb, AT_IMM, IN_SIMM, SZ_v, 0) \
+    O(Iub, AT_IMM, IN_UIMM, SZ_b, 0) \
+    O(Iw, AT_IMM, IN_UIMM, SZ_w, 0) \
+    O(Id, AT_IMM, IN_UIMM, SZ_d, 0) \
+    O(Iz, AT_IMM, IN_SIMM, SZ_z, 0) \
+    O(Iv, AT_IMM, IN_SIMM, SZ_y, 0) \
+    O(AL, AT_FIXED, IN_GPR, SZ_b, 0) \
+    O(AX, AT_FIXED, IN_GPR, SZ_w, 0) \
+    O(EAX, AT_FIXED, IN_GPR, SZ_d, 0) \
+    O(rAX, AT_FIXED, IN_GPR, SZ_v, 0) \
+    O(zAX, AT_FIXED, IN_GPR, SZ_z, 0) \
+    O(rAXa, AT_FIXED, IN_GPR, SZ_a, 0) \
+    O(CL, AT_FIXED, IN_GPR, SZ_b, 1) \
+    O(ECX, AT_FIXED, IN_GPR, SZ_d, 1) \
+    O(DX, AT_FIXED, IN_GPR, SZ_w, 2) \
+    O(EDX, AT_FIXED, IN_GPR, SZ_d, 2) \
+    O(EBX, AT_FIXED, IN_GPR, SZ_d, 3) \
+    O(FS, AT_FIXED, IN_SEG, SZ_w, 0) \
+    O(GS, AT_FIXED, IN_SEG, SZ_w, 1) \
+    O(One, AT_FIXED, IN_ONE, SZ_b, 0) \
+    O(XMM0, AT_FIXED, IN_VEC, SZ_dq, 0) \
+    O(ST0, AT_FIXED, IN_ST, SZ_t, 0) \
+    O(XLAT, AT_XLAT, IN_NONE, SZ_b, 0)
+
+#define OPERAND_NAMED(name, place, class, size, number) \
+    OPND_##name = OPERAND(place, class, size) | (number) << 14,
+enum operand { OPERANDS(OPERAND_NAMED) };
 
 /* Attributes of a row: one 64-bit word. */
 #define FL(effect)  ((uint64_t)EFFECT_##effect)            /* bits 0-5: effect on the flags */
@@ -306,9 +308,12 @@ enum operand {
 
 /* Effects on the flags; what they read and write is in decode.c. */
 enum flag_effect {
-    EFFECT_NONE, EFFECT_ARITH, EFFECT_ADC, EFFECT_INC, EFFECT_CC, EFFECT_BT, EFFECT_DIV, EFFECT_ZF, EFFECT_ZFR,
-    EFFECT_SHIFTI, EFFECT_SHIFTC, EFFECT_ROTI, EFFECT_ROT1, EFFECT_ROTC, EFFECT_RCI, EFFECT_RC1,
-    EFFECT_RCC, EFFECT_STR, EFFECT_STRCMP, EFFECT_CMC, EFFECT_SETC, EFFECT_SETD, EFFECT_SAHF, EFFECT_LAHF,
+    EFFECT_NONE, EFFECT_ARITH, EFFECT_LOGIC, EFFECT_ADC, EFFECT_INC, EFFECT_MUL, EFFECT_DIV,
+    EFFECT_BT, EFFECT_BSF, EFFECT_TZCNT, EFFECT_BMI, EFFECT_BEXTR, EFFECT_ZF, EFFECT_ZFR,
+    EFFECT_CC_O, EFFECT_CC_B, EFFECT_CC_Z, EFFECT_CC_BE, /* conditions, by the even one's name */
+    EFFECT_CC_S, EFFECT_CC_P, EFFECT_CC_L, EFFECT_CC_LE,
+    EFFECT_SHIFTI, EFFECT_ROTI, EFFECT_RCI, /* by an immediate */
+    EFFECT_SHIFT1, EFFECT_SHIFTC, EFFECT_ROT1, EFFECT_ROTC, EFFECT_RC1, EFFECT_RCC, EFFECT_STR, EFFECT_STRCMP, EFFECT_CMC, EFFECT_SETC, EFFECT_SETD, EFFECT_SAHF, EFFECT_LAHF,
     EFFECT_PUSHF, EFFECT_POPF, EFFECT_ALL, EFFECT_FCMOV, EFFECT_ADCX, EFFECT_ADOX, EFFECT_COUNT
 };
 
@@ -334,22 +339,46 @@ enum {
 
 /* A row as the decoder uses it. Everything behind op[] is derived from the operands. */
 struct opcode {
-    const char *name;
+    _Alignas(64) const char *name;
     uint64_t attr;
     uint16_t op[4];
-    uint16_t fixed_read, fixed_written; /* general registers named by the opcode */
-    uint16_t gpr;       /* access to the general registers at reg, rm, vvvv, opc: 4 bits each */
-    uint8_t modrm;      /* set of ROW_* */
+    uint32_t gpr_fixed; /* general registers that the opcode names: REGS_READ, REGS_WRITTEN */
+    uint32_t gpr_reg, gpr_rm, gpr_third; /* the same of ModRM.reg, .rm; vvvv or low opcode bits,
+                                          * of which no row has both: bits for register 0 */
+    uint16_t flags;     /* set of enum insn_flag */
+    uint16_t imm_sizes; /* bytes of the immediate, by operand size: 4 bits each */
+    uint16_t byte_regs; /* which of the three are bytes: 4 third, 4 << 3 rm, 4 << 6 reg */
+    uint8_t form;       /* set of ROW_* */
+    uint8_t memory_below; /* a ModRM below this says memory: 0xC0, or 0 */
+    uint8_t kind;       /* enum insn_kind */
+    uint8_t effect;     /* enum flag_effect */
+    uint8_t implicit;   /* enum implicit_effect */
     uint8_t imm;        /* enum imm_kind */
+    uint8_t imm2_size;  /* of a second immediate */
     uint8_t mem_size;   /* enum operand_size of the ModRM memory operand */
     uint8_t mem_access; /* MEM_READ, MEM_WRITE */
-    uint8_t mode;       /* operand-size mode: attr's, or derived from the sizes */
+    uint8_t op_logs;    /* log2 of the operand size, by 66 and W: 2 bits each */
+    uint8_t reg_count, vvvv_count; /* how many registers there are for the fields to name */
 };
 
-enum { ROW_MODRM = 1, ROW_MEM_OK = 2, ROW_REG_OK = 4, ROW_VVVV = 8, ROW_VSIB = 16 };
+/* A set of general registers read in the low half, written in the high one. */
+#define REGS_READ(set)    ((uint32_t)(set))
+#define REGS_WRITTEN(set) ((uint32_t)(set) << 16)
 
-enum imm_kind { IMM_NONE, IMM_B, IMM_W, IMM_D, IMM_Z, IMM_V, IMM_REL8, IMM_RELZ, IMM_MOFFS,
-                IMM_WB /* enter */, IMM_BB /* extrq */, IMM_COUNT };
+enum {
+    ROW_MODRM = 1,
+    ROW_REG_OK = 2, ROW_MEM_OK = 4, /* ModRM may be memory, a register; both without ModRM */
+    ROW_RULES = 8,      /* some encodings of it are illegal */
+    ROW_MEM_SHAPE = 16, /* its memory operand is more than an address and a size */
+    ROW_VSIB = 32,
+    ROW_REFINE = 64,    /* what it does depends on operands or prefixes */
+};
+
+/* A row's kind is the sum of its operands' ones. */
+enum imm_kind {
+    IMM_NONE, IMM_B, IMM_BB /* extrq */, IMM_W, IMM_WB /* enter */, IMM_D, IMM_Z, IMM_V, IMM_REL8,
+    IMM_RELZ, IMM_MOFFS,
+};
 
 #endif
 
@@ -362,12 +391,12 @@ X(OP(0x02),                  "add*",              Gb,   Eb,   __,   __,   M,  AR
 X(OP(0x03),                  "add*",              Gv,   Ev,   __,   __,   M,  ARITH)
 X(OP(0x04),                  "add*",              AL,   Ib,   __,   __,   M,  ARITH)
 X(OP(0x05),                  "add*",              rAX,  Iz,   __,   __,   M,  ARITH)
-X(OP(0x08),                  "or*",               Eb,   Gb,   __,   __,   M,  ARITH | LOCK)
-X(OP(0x09),                  "or*",               Ev,   Gv,   __,   __,   M,  ARITH | LOCK)
-X(OP(0x0A),                  "or*",               Gb,   Eb,   __,   __,   M,  ARITH)
-X(OP(0x0B),                  "or*",               Gv,   Ev,   __,   __,   M,  ARITH)
-X(OP(0x0C),                  "or*",               AL,   Ib,   __,   __,   M,  ARITH | BITWISE)
-X(OP(0x0D),                  "or*",               rAX,  Iz,   __,   __,   M,  ARITH | BITWISE)
+X(OP(0x08),                  "or*",               Eb,   Gb,   __,   __,   M,  FL(LOGIC) | LOCK)
+X(OP(0x09),                  "or*",               Ev,   Gv,   __,   __,   M,  FL(LOGIC) | LOCK)
+X(OP(0x0A),                  "or*",               Gb,   Eb,   __,   __,   M,  FL(LOGIC))
+X(OP(0x0B),                  "or*",               Gv,   Ev,   __,   __,   M,  FL(LOGIC))
+X(OP(0x0C),                  "or*",               AL,   Ib,   __,   __,   M,  FL(LOGIC) | BITWISE)
+X(OP(0x0D),                  "or*",               rAX,  Iz,   __,   __,   M,  FL(LOGIC) | BITWISE)
 X(OP(0x10),                  "adc*",              Eb,   Gb,   __,   __,   M,  FL(ADC) | LOCK)
 X(OP(0x11),                  "adc*",              Ev,   Gv,   __,   __,   M,  FL(ADC) | LOCK)
 X(OP(0x12),                  "adc*",              Gb,   Eb,   __,   __,   M,  FL(ADC))
@@ -380,24 +409,24 @@ X(OP(0x1A),                  "sbb*",              Gb,   Eb,   __,   __,   M,  FL
 X(OP(0x1B),                  "sbb*",              Gv,   Ev,   __,   __,   M,  FL(ADC))
 X(OP(0x1C),                  "sbb*",              AL,   Ib,   __,   __,   M,  FL(ADC))
 X(OP(0x1D),                  "sbb*",              rAX,  Iz,   __,   __,   M,  FL(ADC))
-X(OP(0x20),                  "and*",              Eb,   Gb,   __,   __,   M,  ARITH | LOCK)
-X(OP(0x21),                  "and*",              Ev,   Gv,   __,   __,   M,  ARITH | LOCK)
-X(OP(0x22),                  "and*",              Gb,   Eb,   __,   __,   M,  ARITH)
-X(OP(0x23),                  "and*",              Gv,   Ev,   __,   __,   M,  ARITH)
-X(OP(0x24),                  "and*",              AL,   Ib,   __,   __,   M,  ARITH | BITWISE)
-X(OP(0x25),                  "and*",              rAX,  Iz,   __,   __,   M,  ARITH | BITWISE)
+X(OP(0x20),                  "and*",              Eb,   Gb,   __,   __,   M,  FL(LOGIC) | LOCK)
+X(OP(0x21),                  "and*",              Ev,   Gv,   __,   __,   M,  FL(LOGIC) | LOCK)
+X(OP(0x22),                  "and*",              Gb,   Eb,   __,   __,   M,  FL(LOGIC))
+X(OP(0x23),                  "and*",              Gv,   Ev,   __,   __,   M,  FL(LOGIC))
+X(OP(0x24),                  "and*",              AL,   Ib,   __,   __,   M,  FL(LOGIC) | BITWISE)
+X(OP(0x25),                  "and*",              rAX,  Iz,   __,   __,   M,  FL(LOGIC) | BITWISE)
 X(OP(0x28),                  "sub*",              Eb,   Gb,   __,   __,   M,  ARITH | LOCK)
 X(OP(0x29),                  "sub*",              Ev,   Gv,   __,   __,   M,  ARITH | LOCK)
 X(OP(0x2A),                  "sub*",              Gb,   Eb,   __,   __,   M,  ARITH)
 X(OP(0x2B),                  "sub*",              Gv,   Ev,   __,   __,   M,  ARITH)
 X(OP(0x2C),                  "sub*",              AL,   Ib,   __,   __,   M,  ARITH)
 X(OP(0x2D),                  "sub*",              rAX,  Iz,   __,   __,   M,  ARITH)
-X(OP(0x30),                  "xor*",              Eb,   Gb,   __,   __,   M,  ARITH | LOCK)
-X(OP(0x31),                  "xor*",              Ev,   Gv,   __,   __,   M,  ARITH | LOCK)
-X(OP(0x32),                  "xor*",              Gb,   Eb,   __,   __,   M,  ARITH)
-X(OP(0x33),                  "xor*",              Gv,   Ev,   __,   __,   M,  ARITH)
-X(OP(0x34),                  "xor*",              AL,   Ib,   __,   __,   M,  ARITH | BITWISE)
-X(OP(0x35),                  "xor*",              rAX,  Iz,   __,   __,   M,  ARITH | BITWISE)
+X(OP(0x30),                  "xor*",              Eb,   Gb,   __,   __,   M,  FL(LOGIC) | LOCK)
+X(OP(0x31),                  "xor*",              Ev,   Gv,   __,   __,   M,  FL(LOGIC) | LOCK)
+X(OP(0x32),                  "xor*",              Gb,   Eb,   __,   __,   M,  FL(LOGIC))
+X(OP(0x33),                  "xor*",              Gv,   Ev,   __,   __,   M,  FL(LOGIC))
+X(OP(0x34),                  "xor*",              AL,   Ib,   __,   __,   M,  FL(LOGIC) | BITWISE)
+X(OP(0x35),                  "xor*",              rAX,  Iz,   __,   __,   M,  FL(LOGIC) | BITWISE)
 X(OP(0x38),                  "cmp*",              Eb,   Gb,   __,   __,   R,  ARITH)
 X(OP(0x39),                  "cmp*",              Ev,   Gv,   __,   __,   R,  ARITH)
 X(OP(0x3A),                  "cmp*",              Gb,   Eb,   __,   __,   R,  ARITH)
@@ -422,58 +451,58 @@ X(OP(0x5E),                  "pop*",              Zv,   __,   __,   __,   W,  D6
 X(OP(0x5F),                  "pop*",              Zv,   __,   __,   __,   W,  D64 | IM(POP))
 X(OP(0x63),                  "movslq;movsxd",     Gv,   Ez,   __,   __,   W,  SIGNED)
 X(OP(0x68),                  "push*",             Iz,   __,   __,   __,   R,  D64 | IM(PUSH))
-X(OP(0x69),                  "imul*",             Gv,   Ev,   Iz,   __,   W,  ARITH | SIGNED)
+X(OP(0x69),                  "imul*",             Gv,   Ev,   Iz,   __,   W,  FL(MUL) | SIGNED)
 X(OP(0x6A),                  "push*",             Isb,  __,   __,   __,   R,  D64 | IM(PUSH))
-X(OP(0x6B),                  "imul*",             Gv,   Ev,   Isb,  __,   W,  ARITH | SIGNED)
+X(OP(0x6B),                  "imul*",             Gv,   Ev,   Isb,  __,   W,  FL(MUL) | SIGNED)
 X(OP(0x6C),                  "ins*",              Yb,   DX,   __,   __,   W,  FL(STR) | IM(INS) | PRIV | STRING)
 X(OP(0x6D),                  "ins*",              Yz,   DX,   __,   __,   W,  FL(STR) | IM(INS) | PRIV | STRING)
 X(OP(0x6E),                  "outs*",             DX,   Xb,   __,   __,   R,  FL(STR) | IM(OUTS) | PRIV | STRING | MODE_B)
 X(OP(0x6F),                  "outs*",             DX,   Xz,   __,   __,   R,  FL(STR) | IM(OUTS) | PRIV | STRING)
-X(OP(0x70),                  "jo",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OP(0x71),                  "jno",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OP(0x72),                  "jb",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OP(0x73),                  "jae",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OP(0x74),                  "je",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OP(0x75),                  "jne",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OP(0x76),                  "jbe",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OP(0x77),                  "ja",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OP(0x78),                  "js",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OP(0x79),                  "jns",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OP(0x7A),                  "jp",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OP(0x7B),                  "jnp",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OP(0x7C),                  "jl",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OP(0x7D),                  "jge",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OP(0x7E),                  "jle",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OP(0x7F),                  "jg",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
+X(OP(0x70),                  "jo",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_O))
+X(OP(0x71),                  "jno",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_O))
+X(OP(0x72),                  "jb",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_B))
+X(OP(0x73),                  "jae",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_B))
+X(OP(0x74),                  "je",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_Z))
+X(OP(0x75),                  "jne",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_Z))
+X(OP(0x76),                  "jbe",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_BE))
+X(OP(0x77),                  "ja",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_BE))
+X(OP(0x78),                  "js",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_S))
+X(OP(0x79),                  "jns",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_S))
+X(OP(0x7A),                  "jp",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_P))
+X(OP(0x7B),                  "jnp",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_P))
+X(OP(0x7C),                  "jl",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_L))
+X(OP(0x7D),                  "jge",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_L))
+X(OP(0x7E),                  "jle",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_LE))
+X(OP(0x7F),                  "jg",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_LE))
 G(OP(0x80),                  g80, REG)
 X(REG(g80, 0),               "add*",              Eb,   Ib,   __,   __,   M,  ARITH | LOCK)
-X(REG(g80, 1),               "or*",               Eb,   Ib,   __,   __,   M,  ARITH | LOCK | BITWISE)
+X(REG(g80, 1),               "or*",               Eb,   Ib,   __,   __,   M,  FL(LOGIC) | LOCK | BITWISE)
 X(REG(g80, 2),               "adc*",              Eb,   Ib,   __,   __,   M,  FL(ADC) | LOCK)
 X(REG(g80, 3),               "sbb*",              Eb,   Ib,   __,   __,   M,  FL(ADC) | LOCK)
-X(REG(g80, 4),               "and*",              Eb,   Ib,   __,   __,   M,  ARITH | LOCK | BITWISE)
+X(REG(g80, 4),               "and*",              Eb,   Ib,   __,   __,   M,  FL(LOGIC) | LOCK | BITWISE)
 X(REG(g80, 5),               "sub*",              Eb,   Ib,   __,   __,   M,  ARITH | LOCK)
-X(REG(g80, 6),               "xor*",              Eb,   Ib,   __,   __,   M,  ARITH | LOCK | BITWISE)
+X(REG(g80, 6),               "xor*",              Eb,   Ib,   __,   __,   M,  FL(LOGIC) | LOCK | BITWISE)
 X(REG(g80, 7),               "cmp*",              Eb,   Ib,   __,   __,   R,  ARITH)
 G(OP(0x81),                  g81, REG)
 X(REG(g81, 0),               "add*",              Ev,   Iz,   __,   __,   M,  ARITH | LOCK)
-X(REG(g81, 1),               "or*",               Ev,   Iz,   __,   __,   M,  ARITH | LOCK | BITWISE)
+X(REG(g81, 1),               "or*",               Ev,   Iz,   __,   __,   M,  FL(LOGIC) | LOCK | BITWISE)
 X(REG(g81, 2),               "adc*",              Ev,   Iz,   __,   __,   M,  FL(ADC) | LOCK)
 X(REG(g81, 3),               "sbb*",              Ev,   Iz,   __,   __,   M,  FL(ADC) | LOCK)
-X(REG(g81, 4),               "and*",              Ev,   Iz,   __,   __,   M,  ARITH | LOCK | BITWISE)
+X(REG(g81, 4),               "and*",              Ev,   Iz,   __,   __,   M,  FL(LOGIC) | LOCK | BITWISE)
 X(REG(g81, 5),               "sub*",              Ev,   Iz,   __,   __,   M,  ARITH | LOCK)
-X(REG(g81, 6),               "xor*",              Ev,   Iz,   __,   __,   M,  ARITH | LOCK | BITWISE)
+X(REG(g81, 6),               "xor*",              Ev,   Iz,   __,   __,   M,  FL(LOGIC) | LOCK | BITWISE)
 X(REG(g81, 7),               "cmp*",              Ev,   Iz,   __,   __,   R,  ARITH)
 G(OP(0x83),                  g83, REG)
 X(REG(g83, 0),               "add*",              Ev,   Isb,  __,   __,   M,  ARITH | LOCK)
-X(REG(g83, 1),               "or*",               Ev,   Isb,  __,   __,   M,  ARITH | LOCK | BITWISE)
+X(REG(g83, 1),               "or*",               Ev,   Isb,  __,   __,   M,  FL(LOGIC) | LOCK | BITWISE)
 X(REG(g83, 2),               "adc*",              Ev,   Isb,  __,   __,   M,  FL(ADC) | LOCK)
 X(REG(g83, 3),               "sbb*",              Ev,   Isb,  __,   __,   M,  FL(ADC) | LOCK)
-X(REG(g83, 4),               "and*",              Ev,   Isb,  __,   __,   M,  ARITH | LOCK | BITWISE)
+X(REG(g83, 4),               "and*",              Ev,   Isb,  __,   __,   M,  FL(LOGIC) | LOCK | BITWISE)
 X(REG(g83, 5),               "sub*",              Ev,   Isb,  __,   __,   M,  ARITH | LOCK)
-X(REG(g83, 6),               "xor*",              Ev,   Isb,  __,   __,   M,  ARITH | LOCK | BITWISE)
+X(REG(g83, 6),               "xor*",              Ev,   Isb,  __,   __,   M,  FL(LOGIC) | LOCK | BITWISE)
 X(REG(g83, 7),               "cmp*",              Ev,   Isb,  __,   __,   R,  ARITH)
-X(OP(0x84),                  "test*",             Eb,   Gb,   __,   __,   R,  ARITH)
-X(OP(0x85),                  "test*",             Ev,   Gv,   __,   __,   R,  ARITH)
+X(OP(0x84),                  "test*",             Eb,   Gb,   __,   __,   R,  FL(LOGIC))
+X(OP(0x85),                  "test*",             Ev,   Gv,   __,   __,   R,  FL(LOGIC))
 X(OP(0x86),                  "xchg*",             Eb,   Gb,   __,   __,   X,  LOCK)
 X(OP(0x87),                  "xchg*",             Ev,   Gv,   __,   __,   X,  LOCK)
 X(OP(0x88),                  "mov*",              Eb,   Gb,   __,   __,   W,  0)
@@ -516,8 +545,8 @@ X(OP(0xA4),                  "movs*",             Yb,   Xb,   __,   __,   W,  FL
 X(OP(0xA5),                  "movs*",             Yv,   Xv,   __,   __,   W,  FL(STR) | IM(MOVS) | STRING)
 X(OP(0xA6),                  "cmps*",             Xb,   Yb,   __,   __,   R,  FL(STRCMP) | IM(CMPS) | STRING)
 X(OP(0xA7),                  "cmps*",             Xv,   Yv,   __,   __,   R,  FL(STRCMP) | IM(CMPS) | STRING)
-X(OP(0xA8),                  "test*",             AL,   Ib,   __,   __,   R,  ARITH)
-X(OP(0xA9),                  "test*",             rAX,  Iz,   __,   __,   R,  ARITH)
+X(OP(0xA8),                  "test*",             AL,   Ib,   __,   __,   R,  FL(LOGIC))
+X(OP(0xA9),                  "test*",             rAX,  Iz,   __,   __,   R,  FL(LOGIC))
 X(OP(0xAA),                  "stos*",             Yb,   AL,   __,   __,   W,  FL(STR) | IM(STOS) | STRING)
 X(OP(0xAB),                  "stos*",             Yv,   rAX,  __,   __,   W,  FL(STR) | IM(STOS) | STRING)
 X(OP(0xAC),                  "lods*",             AL,   Xb,   __,   __,   W,  FL(STR) | IM(LODS) | STRING)
@@ -580,19 +609,19 @@ X(REG(gD0, 0),               "rol*",              Eb,   One,  __,   __,   M,  FL
 X(REG(gD0, 1),               "ror*",              Eb,   One,  __,   __,   M,  FL(ROT1))
 X(REG(gD0, 2),               "rcl*",              Eb,   One,  __,   __,   M,  FL(RC1))
 X(REG(gD0, 3),               "rcr*",              Eb,   One,  __,   __,   M,  FL(RC1))
-X(REG(gD0, 4),               "shl*",              Eb,   One,  __,   __,   M,  ARITH)
-X(REG(gD0, 5),               "shr*",              Eb,   One,  __,   __,   M,  ARITH)
-X(REG(gD0, 6),               "shl*",              Eb,   One,  __,   __,   M,  ARITH)
-X(REG(gD0, 7),               "sar*",              Eb,   One,  __,   __,   M,  ARITH)
+X(REG(gD0, 4),               "shl*",              Eb,   One,  __,   __,   M,  FL(SHIFT1))
+X(REG(gD0, 5),               "shr*",              Eb,   One,  __,   __,   M,  FL(SHIFT1))
+X(REG(gD0, 6),               "shl*",              Eb,   One,  __,   __,   M,  FL(SHIFT1))
+X(REG(gD0, 7),               "sar*",              Eb,   One,  __,   __,   M,  FL(SHIFT1))
 G(OP(0xD1),                  gD1, REG)
 X(REG(gD1, 0),               "rol*",              Ev,   One,  __,   __,   M,  FL(ROT1))
 X(REG(gD1, 1),               "ror*",              Ev,   One,  __,   __,   M,  FL(ROT1))
 X(REG(gD1, 2),               "rcl*",              Ev,   One,  __,   __,   M,  FL(RC1))
 X(REG(gD1, 3),               "rcr*",              Ev,   One,  __,   __,   M,  FL(RC1))
-X(REG(gD1, 4),               "shl*",              Ev,   One,  __,   __,   M,  ARITH)
-X(REG(gD1, 5),               "shr*",              Ev,   One,  __,   __,   M,  ARITH)
-X(REG(gD1, 6),               "shl*",              Ev,   One,  __,   __,   M,  ARITH)
-X(REG(gD1, 7),               "sar*",              Ev,   One,  __,   __,   M,  ARITH)
+X(REG(gD1, 4),               "shl*",              Ev,   One,  __,   __,   M,  FL(SHIFT1))
+X(REG(gD1, 5),               "shr*",              Ev,   One,  __,   __,   M,  FL(SHIFT1))
+X(REG(gD1, 6),               "shl*",              Ev,   One,  __,   __,   M,  FL(SHIFT1))
+X(REG(gD1, 7),               "sar*",              Ev,   One,  __,   __,   M,  FL(SHIFT1))
 G(OP(0xD2),                  gD2, REG)
 X(REG(gD2, 0),               "rol*",              Eb,   CL,   __,   __,   M,  FL(ROTC))
 X(REG(gD2, 1),               "ror*",              Eb,   CL,   __,   __,   M,  FL(ROTC))
@@ -784,21 +813,21 @@ X(OP(0xF1),                  "int1",              __,   __,   __,   __,   R,  KI
 X(OP(0xF4),                  "hlt",               __,   __,   __,   __,   R,  PRIV)
 X(OP(0xF5),                  "cmc",               __,   __,   __,   __,   R,  FL(CMC))
 G(OP(0xF6),                  gF6, REG)
-X(REG(gF6, 0),               "test*",             Eb,   Ib,   __,   __,   R,  ARITH)
-X(REG(gF6, 1),               "test*",             Eb,   Ib,   __,   __,   R,  ARITH)
+X(REG(gF6, 0),               "test*",             Eb,   Ib,   __,   __,   R,  FL(LOGIC))
+X(REG(gF6, 1),               "test*",             Eb,   Ib,   __,   __,   R,  FL(LOGIC))
 X(REG(gF6, 2),               "not*",              Eb,   __,   __,   __,   M,  LOCK)
 X(REG(gF6, 3),               "neg*",              Eb,   __,   __,   __,   M,  ARITH | LOCK)
-X(REG(gF6, 4),               "mul*",              Eb,   __,   __,   __,   R,  ARITH | IM(MOD_RAX))
-X(REG(gF6, 5),               "imul*",             Eb,   __,   __,   __,   R,  ARITH | IM(MOD_RAX) | SIGNED)
+X(REG(gF6, 4),               "mul*",              Eb,   __,   __,   __,   R,  FL(MUL) | IM(MOD_RAX))
+X(REG(gF6, 5),               "imul*",             Eb,   __,   __,   __,   R,  FL(MUL) | IM(MOD_RAX) | SIGNED)
 X(REG(gF6, 6),               "div*",              Eb,   __,   __,   __,   R,  FL(DIV) | IM(MOD_RAX))
 X(REG(gF6, 7),               "idiv*",             Eb,   __,   __,   __,   R,  FL(DIV) | IM(MOD_RAX))
 G(OP(0xF7),                  gF7, REG)
-X(REG(gF7, 0),               "test*",             Ev,   Iz,   __,   __,   R,  ARITH)
-X(REG(gF7, 1),               "test*",             Ev,   Iz,   __,   __,   R,  ARITH)
+X(REG(gF7, 0),               "test*",             Ev,   Iz,   __,   __,   R,  FL(LOGIC))
+X(REG(gF7, 1),               "test*",             Ev,   Iz,   __,   __,   R,  FL(LOGIC))
 X(REG(gF7, 2),               "not*",              Ev,   __,   __,   __,   M,  LOCK)
 X(REG(gF7, 3),               "neg*",              Ev,   __,   __,   __,   M,  ARITH | LOCK)
-X(REG(gF7, 4),               "mul*",              Ev,   __,   __,   __,   R,  ARITH | IM(MUL))
-X(REG(gF7, 5),               "imul*",             Ev,   __,   __,   __,   R,  ARITH | IM(MUL) | SIGNED)
+X(REG(gF7, 4),               "mul*",              Ev,   __,   __,   __,   R,  FL(MUL) | IM(MUL))
+X(REG(gF7, 5),               "imul*",             Ev,   __,   __,   __,   R,  FL(MUL) | IM(MUL) | SIGNED)
 X(REG(gF7, 6),               "div*",              Ev,   __,   __,   __,   R,  FL(DIV) | IM(DIV))
 X(REG(gF7, 7),               "idiv*",             Ev,   __,   __,   __,   R,  FL(DIV) | IM(DIV))
 X(OP(0xF8),                  "clc",               __,   __,   __,   __,   R,  FL(SETC))
@@ -1065,22 +1094,22 @@ X(OF(0x33, __),              "rdpmc",             __,   __,   __,   __,   R,  EN
 X(OF(0x34, __),              "sysenter",          __,   __,   __,   __,   R,  PRIV)
 X(OF(0x35, __),              "sysexit*;sysexitd/sysexitd/sysexitq", __,   __,   __,   __,   R,  PRIV | MODE_V)
 X(OF(0x37, NP),              "getsec",            __,   __,   __,   __,   R,  PRIV)
-X(OF(0x40, __),              "cmovo*",            Gv,   Ev,   __,   __,   M,  FL(CC))
-X(OF(0x41, __),              "cmovno*",           Gv,   Ev,   __,   __,   M,  FL(CC))
-X(OF(0x42, __),              "cmovb*",            Gv,   Ev,   __,   __,   M,  FL(CC))
-X(OF(0x43, __),              "cmovae*",           Gv,   Ev,   __,   __,   M,  FL(CC))
-X(OF(0x44, __),              "cmove*",            Gv,   Ev,   __,   __,   M,  FL(CC))
-X(OF(0x45, __),              "cmovne*",           Gv,   Ev,   __,   __,   M,  FL(CC))
-X(OF(0x46, __),              "cmovbe*",           Gv,   Ev,   __,   __,   M,  FL(CC))
-X(OF(0x47, __),              "cmova*",            Gv,   Ev,   __,   __,   M,  FL(CC))
-X(OF(0x48, __),              "cmovs*",            Gv,   Ev,   __,   __,   M,  FL(CC))
-X(OF(0x49, __),              "cmovns*",           Gv,   Ev,   __,   __,   M,  FL(CC))
-X(OF(0x4A, __),              "cmovp*",            Gv,   Ev,   __,   __,   M,  FL(CC))
-X(OF(0x4B, __),              "cmovnp*",           Gv,   Ev,   __,   __,   M,  FL(CC))
-X(OF(0x4C, __),              "cmovl*",            Gv,   Ev,   __,   __,   M,  FL(CC))
-X(OF(0x4D, __),              "cmovge*",           Gv,   Ev,   __,   __,   M,  FL(CC))
-X(OF(0x4E, __),              "cmovle*",           Gv,   Ev,   __,   __,   M,  FL(CC))
-X(OF(0x4F, __),              "cmovg*",            Gv,   Ev,   __,   __,   M,  FL(CC))
+X(OF(0x40, __),              "cmovo*",            Gv,   Ev,   __,   __,   M,  FL(CC_O))
+X(OF(0x41, __),              "cmovno*",           Gv,   Ev,   __,   __,   M,  FL(CC_O))
+X(OF(0x42, __),              "cmovb*",            Gv,   Ev,   __,   __,   M,  FL(CC_B))
+X(OF(0x43, __),              "cmovae*",           Gv,   Ev,   __,   __,   M,  FL(CC_B))
+X(OF(0x44, __),              "cmove*",            Gv,   Ev,   __,   __,   M,  FL(CC_Z))
+X(OF(0x45, __),              "cmovne*",           Gv,   Ev,   __,   __,   M,  FL(CC_Z))
+X(OF(0x46, __),              "cmovbe*",           Gv,   Ev,   __,   __,   M,  FL(CC_BE))
+X(OF(0x47, __),              "cmova*",            Gv,   Ev,   __,   __,   M,  FL(CC_BE))
+X(OF(0x48, __),              "cmovs*",            Gv,   Ev,   __,   __,   M,  FL(CC_S))
+X(OF(0x49, __),              "cmovns*",           Gv,   Ev,   __,   __,   M,  FL(CC_S))
+X(OF(0x4A, __),              "cmovp*",            Gv,   Ev,   __,   __,   M,  FL(CC_P))
+X(OF(0x4B, __),              "cmovnp*",           Gv,   Ev,   __,   __,   M,  FL(CC_P))
+X(OF(0x4C, __),              "cmovl*",            Gv,   Ev,   __,   __,   M,  FL(CC_L))
+X(OF(0x4D, __),              "cmovge*",           Gv,   Ev,   __,   __,   M,  FL(CC_L))
+X(OF(0x4E, __),              "cmovle*",           Gv,   Ev,   __,   __,   M,  FL(CC_LE))
+X(OF(0x4F, __),              "cmovg*",            Gv,   Ev,   __,   __,   M,  FL(CC_LE))
 X(OF(0x50, NP),              "movmskps",          Gd,   Udq,  __,   __,   W,  0)
 X(OF(0x50, 66),              "movmskpd",          Gd,   Udq,  __,   __,   W,  0)
 X(OF(0x51, NP),              "sqrtps",            Vx,   Wx,   __,   __,   W,  0)
@@ -1213,38 +1242,38 @@ X(OF(0x7E, F3),              "movq",              Vx,   Wq,   __,   __,   W,  0)
 X(OF(0x7F, NP),              "movq",              Qq,   Pq,   __,   __,   W,  0)
 X(OF(0x7F, 66),              "movdqa",            Wx,   Vx,   __,   __,   W,  0)
 X(OF(0x7F, F3),              "movdqu",            Wx,   Vx,   __,   __,   W,  0)
-X(OF(0x80, __),              "jo",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x81, __),              "jno",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x82, __),              "jb",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x83, __),              "jae",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x84, __),              "je",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x85, __),              "jne",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x86, __),              "jbe",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x87, __),              "ja",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x88, __),              "js",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x89, __),              "jns",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x8A, __),              "jp",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x8B, __),              "jnp",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x8C, __),              "jl",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x8D, __),              "jge",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x8E, __),              "jle",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x8F, __),              "jg",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC))
-X(OF(0x90, __),              "seto",              Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
-X(OF(0x91, __),              "setno",             Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
-X(OF(0x92, __),              "setb",              Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
-X(OF(0x93, __),              "setae",             Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
-X(OF(0x94, __),              "sete",              Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
-X(OF(0x95, __),              "setne",             Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
-X(OF(0x96, __),              "setbe",             Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
-X(OF(0x97, __),              "seta",              Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
-X(OF(0x98, __),              "sets",              Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
-X(OF(0x99, __),              "setns",             Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
-X(OF(0x9A, __),              "setp",              Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
-X(OF(0x9B, __),              "setnp",             Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
-X(OF(0x9C, __),              "setl",              Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
-X(OF(0x9D, __),              "setge",             Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
-X(OF(0x9E, __),              "setle",             Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
-X(OF(0x9F, __),              "setg",              Eb,   __,   __,   __,   W,  FL(CC) | MODRM)
+X(OF(0x80, __),              "jo",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_O))
+X(OF(0x81, __),              "jno",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_O))
+X(OF(0x82, __),              "jb",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_B))
+X(OF(0x83, __),              "jae",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_B))
+X(OF(0x84, __),              "je",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_Z))
+X(OF(0x85, __),              "jne",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_Z))
+X(OF(0x86, __),              "jbe",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_BE))
+X(OF(0x87, __),              "ja",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_BE))
+X(OF(0x88, __),              "js",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_S))
+X(OF(0x89, __),              "jns",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_S))
+X(OF(0x8A, __),              "jp",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_P))
+X(OF(0x8B, __),              "jnp",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_P))
+X(OF(0x8C, __),              "jl",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_L))
+X(OF(0x8D, __),              "jge",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_L))
+X(OF(0x8E, __),              "jle",               Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_LE))
+X(OF(0x8F, __),              "jg",                Jz,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_LE))
+X(OF(0x90, __),              "seto",              Eb,   __,   __,   __,   W,  FL(CC_O) | MODRM)
+X(OF(0x91, __),              "setno",             Eb,   __,   __,   __,   W,  FL(CC_O) | MODRM)
+X(OF(0x92, __),              "setb",              Eb,   __,   __,   __,   W,  FL(CC_B) | MODRM)
+X(OF(0x93, __),              "setae",             Eb,   __,   __,   __,   W,  FL(CC_B) | MODRM)
+X(OF(0x94, __),              "sete",              Eb,   __,   __,   __,   W,  FL(CC_Z) | MODRM)
+X(OF(0x95, __),              "setne",             Eb,   __,   __,   __,   W,  FL(CC_Z) | MODRM)
+X(OF(0x96, __),              "setbe",             Eb,   __,   __,   __,   W,  FL(CC_BE) | MODRM)
+X(OF(0x97, __),              "seta",              Eb,   __,   __,   __,   W,  FL(CC_BE) | MODRM)
+X(OF(0x98, __),              "sets",              Eb,   __,   __,   __,   W,  FL(CC_S) | MODRM)
+X(OF(0x99, __),              "setns",             Eb,   __,   __,   __,   W,  FL(CC_S) | MODRM)
+X(OF(0x9A, __),              "setp",              Eb,   __,   __,   __,   W,  FL(CC_P) | MODRM)
+X(OF(0x9B, __),              "setnp",             Eb,   __,   __,   __,   W,  FL(CC_P) | MODRM)
+X(OF(0x9C, __),              "setl",              Eb,   __,   __,   __,   W,  FL(CC_L) | MODRM)
+X(OF(0x9D, __),              "setge",             Eb,   __,   __,   __,   W,  FL(CC_L) | MODRM)
+X(OF(0x9E, __),              "setle",             Eb,   __,   __,   __,   W,  FL(CC_LE) | MODRM)
+X(OF(0x9F, __),              "setg",              Eb,   __,   __,   __,   W,  FL(CC_LE) | MODRM)
 X(OF(0xA0, __),              "push*",             FS,   __,   __,   __,   R,  D64 | IM(PUSH))
 X(OF(0xA1, __),              "pop*",              FS,   __,   __,   __,   R,  D64 | IM(POP))
 X(OF(0xA2, __),              "cpuid",             __,   __,   __,   __,   R,  IM(CPUID))
@@ -1294,7 +1323,7 @@ X(RMP(g0FAE, 4, r, F3),      "ptwrite*",          Ey,   __,   __,   __,   R,  NO
 X(RMP(g0FAE, 5, r, F3),      "incsspd/incsspq",   Ry,   __,   __,   __,   R,  0)
 X(RMP(g0FAE, 6, r, F3),      "umonitor",          Ra,   __,   __,   __,   R,  0)
 X(RMP(g0FAE, 6, r, F2),      "umwait",            Rd,   __,   __,   __,   R,  ARITH | IM(XSAVE))
-X(OF(0xAF, __),              "imul*",             Gv,   Ev,   __,   __,   M,  ARITH | SIGNED)
+X(OF(0xAF, __),              "imul*",             Gv,   Ev,   __,   __,   M,  FL(MUL) | SIGNED)
 X(OF(0xB0, __),              "cmpxchg*",          Eb,   Gb,   __,   __,   M,  ARITH | LOCK | IM(MOD_RAX))
 X(OF(0xB1, __),              "cmpxchg*",          Ev,   Gv,   __,   __,   M,  ARITH | LOCK | IM(MOD_RAX))
 X(OF(0xB2, __),              "lss*",              Gv,   Mp,   __,   __,   W,  ENDS_TB)
@@ -1311,12 +1340,12 @@ X(REG(g0FBA, 5),             "bts*",              Ev,   Iub,  __,   __,   M,  FL
 X(REG(g0FBA, 6),             "btr*",              Ev,   Iub,  __,   __,   M,  FL(BT) | LOCK)
 X(REG(g0FBA, 7),             "btc*",              Ev,   Iub,  __,   __,   M,  FL(BT) | LOCK)
 X(OF(0xBB, __),              "btc*",              Ev,   Gv,   __,   __,   M,  FL(BT) | BITS | LOCK)
-X(OF(0xBC, NFx),             "bsf*",              Gv,   Ev,   __,   __,   M,  ARITH)
-X(OF(0xBC, F3),              "tzcnt*",            Gv,   Ev,   __,   __,   W,  ARITH)
-X(OF(0xBC, F2),              "bsf*",              Gv,   Ev,   __,   __,   M,  ARITH)
-X(OF(0xBD, NFx),             "bsr*",              Gv,   Ev,   __,   __,   M,  ARITH)
-X(OF(0xBD, F3),              "lzcnt*",            Gv,   Ev,   __,   __,   W,  ARITH)
-X(OF(0xBD, F2),              "bsr*",              Gv,   Ev,   __,   __,   M,  ARITH)
+X(OF(0xBC, NFx),             "bsf*",              Gv,   Ev,   __,   __,   M,  FL(BSF))
+X(OF(0xBC, F3),              "tzcnt*",            Gv,   Ev,   __,   __,   W,  FL(TZCNT))
+X(OF(0xBC, F2),              "bsf*",              Gv,   Ev,   __,   __,   M,  FL(BSF))
+X(OF(0xBD, NFx),             "bsr*",              Gv,   Ev,   __,   __,   M,  FL(BSF))
+X(OF(0xBD, F3),              "lzcnt*",            Gv,   Ev,   __,   __,   W,  FL(TZCNT))
+X(OF(0xBD, F2),              "bsr*",              Gv,   Ev,   __,   __,   M,  FL(BSF))
 X(OF(0xBE, __),              "movsb*;movsx",      Gv,   Eb,   __,   __,   W,  SIGNED)
 X(OF(0xBF, __),              "movsw*;movsx",      Gv,   Ew,   __,   __,   W,  SIGNED)
 X(OF(0xC0, __),              "xadd*",             Eb,   Gb,   __,   __,   X,  ARITH | LOCK)
@@ -2098,16 +2127,16 @@ X(VF38(0xEC, 66, WIG),       "cmplxadd*",         My,   Gy,   By,   __,   CX, L0
 X(VF38(0xED, 66, WIG),       "cmpnlxadd*",        My,   Gy,   By,   __,   CX, L0 | ARITH)
 X(VF38(0xEE, 66, WIG),       "cmplexadd*",        My,   Gy,   By,   __,   CX, L0 | ARITH)
 X(VF38(0xEF, 66, WIG),       "cmpnlexadd*",       My,   Gy,   By,   __,   CX, L0 | ARITH)
-X(VF38(0xF2, NP, WIG),       "andn*",             Gy,   By,   Ey,   __,   W,  L0 | ARITH)
+X(VF38(0xF2, NP, WIG),       "andn*",             Gy,   By,   Ey,   __,   W,  L0 | FL(BMI))
 G(VF38(0xF3, NP, WIG),       gV0F38F3, REG)
-X(REG(gV0F38F3, 1),          "blsr*",             By,   Ey,   __,   __,   W,  L0 | ARITH)
-X(REG(gV0F38F3, 2),          "blsmsk*",           By,   Ey,   __,   __,   W,  L0 | ARITH)
-X(REG(gV0F38F3, 3),          "blsi*",             By,   Ey,   __,   __,   W,  L0 | ARITH)
-X(VF38(0xF5, NP, WIG),       "bzhi*",             Gy,   Ey,   By,   __,   W,  L0 | ARITH)
+X(REG(gV0F38F3, 1),          "blsr*",             By,   Ey,   __,   __,   W,  L0 | FL(BMI))
+X(REG(gV0F38F3, 2),          "blsmsk*",           By,   Ey,   __,   __,   W,  L0 | FL(BMI))
+X(REG(gV0F38F3, 3),          "blsi*",             By,   Ey,   __,   __,   W,  L0 | FL(BMI))
+X(VF38(0xF5, NP, WIG),       "bzhi*",             Gy,   Ey,   By,   __,   W,  L0 | FL(BMI))
 X(VF38(0xF5, F3, WIG),       "pext*",             Gy,   By,   Ey,   __,   W,  L0)
 X(VF38(0xF5, F2, WIG),       "pdep*",             Gy,   By,   Ey,   __,   W,  L0)
 X(VF38(0xF6, F2, WIG),       "mulx*",             Gy,   By,   Ey,   __,   WW, L0 | IM(READ_RDX))
-X(VF38(0xF7, NP, WIG),       "bextr*",            Gy,   Ey,   By,   __,   W,  L0 | ARITH)
+X(VF38(0xF7, NP, WIG),       "bextr*",            Gy,   Ey,   By,   __,   W,  L0 | FL(BEXTR))
 X(VF38(0xF7, 66, WIG),       "shlx*",             Gy,   Ey,   By,   __,   W,  L0)
 X(VF38(0xF7, F3, WIG),       "sarx*",             Gy,   Ey,   By,   __,   W,  L0)
 X(VF38(0xF7, F2, WIG),       "shrx*",             Gy,   Ey,   By,   __,   W,  L0)
@@ -2242,16 +2271,16 @@ X(XF8(0xEF, W0),             "vpcomuq",           Vdq,  Hdq,  Wdq,  Iub,  W,  L0
 
 /* ---- XOP map 9 ---- */
 G(XF9(0x01, WIG),            gX901, REG)
-X(REG(gX901, 1),             "blcfill*",          By,   Ey,   __,   __,   W,  L0 | ARITH | OTHER)
-X(REG(gX901, 2),             "blsfill*",          By,   Ey,   __,   __,   W,  L0 | ARITH | OTHER)
-X(REG(gX901, 3),             "blcs*",             By,   Ey,   __,   __,   W,  L0 | ARITH | OTHER)
-X(REG(gX901, 4),             "tzmsk*",            By,   Ey,   __,   __,   W,  L0 | ARITH | OTHER)
-X(REG(gX901, 5),             "blcic*",            By,   Ey,   __,   __,   W,  L0 | ARITH | OTHER)
-X(REG(gX901, 6),             "blsic*",            By,   Ey,   __,   __,   W,  L0 | ARITH | OTHER)
-X(REG(gX901, 7),             "t1mskc*",           By,   Ey,   __,   __,   W,  L0 | ARITH | OTHER)
+X(REG(gX901, 1),             "blcfill*",          By,   Ey,   __,   __,   W,  L0 | FL(BMI) | OTHER)
+X(REG(gX901, 2),             "blsfill*",          By,   Ey,   __,   __,   W,  L0 | FL(BMI) | OTHER)
+X(REG(gX901, 3),             "blcs*",             By,   Ey,   __,   __,   W,  L0 | FL(BMI) | OTHER)
+X(REG(gX901, 4),             "tzmsk*",            By,   Ey,   __,   __,   W,  L0 | FL(BMI) | OTHER)
+X(REG(gX901, 5),             "blcic*",            By,   Ey,   __,   __,   W,  L0 | FL(BMI) | OTHER)
+X(REG(gX901, 6),             "blsic*",            By,   Ey,   __,   __,   W,  L0 | FL(BMI) | OTHER)
+X(REG(gX901, 7),             "t1mskc*",           By,   Ey,   __,   __,   W,  L0 | FL(BMI) | OTHER)
 G(XF9(0x02, WIG),            gX902, REG)
-X(REG(gX902, 1),             "blcmsk*",           By,   Ey,   __,   __,   W,  L0 | ARITH | OTHER)
-X(REG(gX902, 6),             "blci*",             By,   Ey,   __,   __,   W,  L0 | ARITH | OTHER)
+X(REG(gX902, 1),             "blcmsk*",           By,   Ey,   __,   __,   W,  L0 | FL(BMI) | OTHER)
+X(REG(gX902, 6),             "blci*",             By,   Ey,   __,   __,   W,  L0 | FL(BMI) | OTHER)
 G(XF9(0x12, WIG),            gX912, REGMOD)
 X(REGMOD(gX912, 0, r),       "llwpcb",            Ry,   __,   __,   __,   R,  L0 | OTHER)
 X(REGMOD(gX912, 1, r),       "slwpcb",            Ry,   __,   __,   __,   W,  L0 | OTHER)
@@ -2300,7 +2329,7 @@ X(XF9(0xE2, W0),             "vphsubwd",          Vdq,  Wdq,  __,   __,   W,  L0
 X(XF9(0xE3, W0),             "vphsubdq",          Vdq,  Wdq,  __,   __,   W,  L0 | OTHER)
 
 /* ---- XOP map A ---- */
-X(XFA(0x10, WIG),            "bextr*",            Gy,   Ey,   Id,   __,   W,  L0 | ARITH | OTHER)
+X(XFA(0x10, WIG),            "bextr*",            Gy,   Ey,   Id,   __,   W,  L0 | FL(BEXTR) | OTHER)
 G(XFA(0x12, WIG),            gXA12, REG)
 X(REG(gXA12, 0),             "lwpins",            By,   Ed,   Id,   __,   R,  L0 | FL(SETC) | OTHER)
 X(REG(gXA12, 1),             "lwpval",            By,   Ed,   Id,   __,   R,  L0 | OTHER)

@@ -184,94 +184,100 @@ static void test_every_prefix_of_an_insn_is_partial(void **state)
 /* ---- what an instruction does -----------------------------------------------------------------
  */
 
-#define RAX (1 << GPR_RAX)
-#define RCX (1 << GPR_RCX)
-#define RDX (1 << GPR_RDX)
-#define RBX (1 << GPR_RBX)
-#define RSP (1 << GPR_RSP)
-#define RBP (1 << GPR_RBP)
-#define RSI (1 << GPR_RSI)
-#define RDI (1 << GPR_RDI)
-#define R8  (1 << 8)
-#define ALL FLAGS_ARITH
+#define RAX        (1 << GPR_RAX)
+#define RCX        (1 << GPR_RCX)
+#define RDX        (1 << GPR_RDX)
+#define RBX        (1 << GPR_RBX)
+#define RSP        (1 << GPR_RSP)
+#define RBP        (1 << GPR_RBP)
+#define RSI        (1 << GPR_RSI)
+#define RDI        (1 << GPR_RDI)
+#define R8         (1 << 8)
+#define ALL        FLAGS_ARITH
+#define MULTIPLIED (FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF) /* left undefined */
 
 static const struct {
     const char *bytes;
-    unsigned kind, read, written, flags_read, flags_written, flags;
+    unsigned kind, read, written, flags_read, flags_written, flags_undefined, flags;
 } effect_rows[] = {
     /* clang-format off */
-    {"48 89 c3",             INSN_NEXT,     RAX, RBX, 0, 0, 0},
-    {"88 c3",                INSN_NEXT,     RAX | RBX, RBX, 0, 0, 0},
-    {"88 e7",                INSN_NEXT,     RAX | RBX, RBX, 0, 0, 0}, /* ah, bh */
-    {"40 88 e7",             INSN_NEXT,     RSP | RDI, RDI, 0, 0, 0}, /* spl, dil */
-    {"66 89 c3",             INSN_NEXT,     RAX | RBX, RBX, 0, 0, 0},
-    {"89 c3",                INSN_NEXT,     RAX, RBX, 0, 0, 0},
-    {"01 c3",                INSN_NEXT,     RAX | RBX, RBX, 0, ALL, 0},
-    {"11 c3",                INSN_NEXT,     RAX | RBX, RBX, FLAG_CF, ALL, 0},
-    {"ff c0",                INSN_NEXT,     RAX, RAX, 0, ALL & ~FLAG_CF, 0},
-    {"39 c3",                INSN_NEXT,     RAX | RBX, 0, 0, ALL, 0},
-    {"f7 d0",                INSN_NEXT,     RAX, RAX, 0, 0, 0},
-    {"c1 e0 05",             INSN_NEXT,     RAX, RAX, 0, ALL, 0},
-    {"c1 e0 20",             INSN_NEXT,     RAX, RAX, ALL, 0, 0}, /* masked to 0 */
-    {"48 c1 e0 20",          INSN_NEXT,     RAX, RAX, 0, ALL, 0},
-    {"d3 e0",                INSN_NEXT,     RAX | RCX, RAX, ALL, 0, 0},
-    {"d1 c0",                INSN_NEXT,     RAX, RAX, 0, FLAG_CF | FLAG_OF, 0},
-    {"d1 d0",                INSN_NEXT,     RAX, RAX, FLAG_CF, FLAG_CF | FLAG_OF, 0},
-    {"f7 e3",                INSN_NEXT,     RAX | RBX, RAX | RDX, 0, ALL, 0},
-    {"f6 e3",                INSN_NEXT,     RAX | RBX, RAX, 0, ALL, 0},
-    {"f7 f3",                INSN_NEXT,     RAX | RBX | RDX, RAX | RDX, 0, 0, 0},
-    {"99",                   INSN_NEXT,     RAX, RDX, 0, 0, 0},
-    {"0f af c3",             INSN_NEXT,     RAX | RBX, RAX, 0, ALL, 0},
-    {"6b c3 05",             INSN_NEXT,     RBX, RAX, 0, ALL, 0},
-    {"0f 44 c3",             INSN_NEXT,     RAX | RBX, RAX, FLAG_ZF, 0, 0},
-    {"0f 9f c0",             INSN_NEXT,     RAX, RAX, FLAG_ZF | FLAG_SF | FLAG_OF, 0, 0},
-    {"0f a3 d8",             INSN_NEXT,     RAX | RBX, 0, 0, FLAG_CF, 0},
-    {"0f bc c3",             INSN_NEXT,     RAX | RBX, RAX, 0, ALL, 0},
-    {"f3 ac",                INSN_NEXT,     RAX | RCX | RSI, RAX | RCX | RSI, FLAG_DF, 0,
+    {"48 89 c3",             INSN_NEXT,     RAX, RBX, 0, 0, 0, 0},
+    {"88 c3",                INSN_NEXT,     RAX | RBX, RBX, 0, 0, 0, 0},
+    {"88 e7",                INSN_NEXT,     RAX | RBX, RBX, 0, 0, 0, 0}, /* ah, bh */
+    {"40 88 e7",             INSN_NEXT,     RSP | RDI, RDI, 0, 0, 0, 0}, /* spl, dil */
+    {"66 89 c3",             INSN_NEXT,     RAX | RBX, RBX, 0, 0, 0, 0},
+    {"89 c3",                INSN_NEXT,     RAX, RBX, 0, 0, 0, 0},
+    {"01 c3",                INSN_NEXT,     RAX | RBX, RBX, 0, ALL, 0, 0},
+    {"11 c3",                INSN_NEXT,     RAX | RBX, RBX, FLAG_CF, ALL, 0, 0},
+    {"ff c0",                INSN_NEXT,     RAX, RAX, 0, ALL & ~FLAG_CF, 0, 0},
+    {"39 c3",                INSN_NEXT,     RAX | RBX, 0, 0, ALL, 0, 0},
+    {"21 c3",                INSN_NEXT,     RAX | RBX, RBX, 0, ALL, FLAG_AF, 0},
+    {"f7 d0",                INSN_NEXT,     RAX, RAX, 0, 0, 0, 0},
+    {"c1 e0 05",             INSN_NEXT,     RAX, RAX, 0, ALL, FLAG_AF | FLAG_OF, 0},
+    {"c1 e0 20",             INSN_NEXT,     RAX, RAX, ALL, 0, 0, 0}, /* masked to 0 */
+    {"48 c1 e0 20",          INSN_NEXT,     RAX, RAX, 0, ALL, FLAG_AF | FLAG_OF, 0},
+    {"66 c1 e0 11",          INSN_NEXT,     RAX, RAX, 0, ALL, FLAG_AF | FLAG_OF | FLAG_CF, 0},
+    {"d1 e0",                INSN_NEXT,     RAX, RAX, 0, ALL, FLAG_AF, 0},
+    {"d3 e0",                INSN_NEXT,     RAX | RCX, RAX, ALL, 0, FLAG_AF | FLAG_OF, 0},
+    {"d1 c0",                INSN_NEXT,     RAX, RAX, 0, FLAG_CF | FLAG_OF, 0, 0},
+    {"d1 d0",                INSN_NEXT,     RAX, RAX, FLAG_CF, FLAG_CF | FLAG_OF, 0, 0},
+    {"f7 e3",                INSN_NEXT,     RAX | RBX, RAX | RDX, 0, FLAG_CF | FLAG_OF, MULTIPLIED, 0},
+    {"f6 e3",                INSN_NEXT,     RAX | RBX, RAX, 0, FLAG_CF | FLAG_OF, MULTIPLIED, 0},
+    {"f7 f3",                INSN_NEXT,     RAX | RBX | RDX, RAX | RDX, 0, 0, ALL, 0},
+    {"99",                   INSN_NEXT,     RAX, RDX, 0, 0, 0, 0},
+    {"0f af c3",             INSN_NEXT,     RAX | RBX, RAX, 0, FLAG_CF | FLAG_OF, MULTIPLIED, 0},
+    {"6b c3 05",             INSN_NEXT,     RBX, RAX, 0, FLAG_CF | FLAG_OF, MULTIPLIED, 0},
+    {"0f 44 c3",             INSN_NEXT,     RAX | RBX, RAX, FLAG_ZF, 0, 0, 0},
+    {"0f 9f c0",             INSN_NEXT,     RAX, RAX, FLAG_ZF | FLAG_SF | FLAG_OF, 0, 0, 0},
+    {"0f a3 d8",             INSN_NEXT,     RAX | RBX, 0, 0, FLAG_CF, FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF, 0},
+    {"0f bc c3",             INSN_NEXT,     RAX | RBX, RAX, 0, ALL, ALL & ~FLAG_ZF, 0},
+    {"f3 ac",                INSN_NEXT,     RAX | RCX | RSI, RAX | RCX | RSI, FLAG_DF, 0, 0,
      INSN_STRING | INSN_REP | INSN_ENDS_TB},
-    {"c1 c0 05",             INSN_NEXT,     RAX, RAX, FLAG_OF, FLAG_CF, 0},
-    {"f3 0f bc c3",          INSN_NEXT,     RBX, RAX, 0, ALL, 0},
-    {"0f b1 cb",             INSN_NEXT,     RAX | RBX | RCX, RAX | RBX, 0, ALL, 0},
-    {"48 0f c7 0b",          INSN_NEXT,     RAX | RBX | RCX | RDX, RAX | RDX, 0, FLAG_ZF, 0},
-    {"8d 04 8b",             INSN_NEXT,     RBX | RCX, RAX, 0, 0, 0},
-    {"50",                   INSN_NEXT,     RAX | RSP, RSP, 0, 0, 0},
-    {"41 58",                INSN_NEXT,     RSP, RSP | R8, 0, 0, 0},
-    {"c9",                   INSN_NEXT,     RBP, RSP | RBP, 0, 0, 0},
-    {"9c",                   INSN_NEXT,     RSP, RSP, ALL | FLAG_DF, 0, 0},
-    {"9d",                   INSN_NEXT,     RSP, RSP, 0, ALL | FLAG_DF, INSN_ENDS_TB},
-    {"fd",                   INSN_NEXT,     0, 0, 0, FLAG_DF, 0},
-    {"a4",                   INSN_NEXT,     RSI | RDI, RSI | RDI, FLAG_DF, 0, INSN_STRING},
-    {"f3 ab",                INSN_NEXT,     RAX | RCX | RDI, RCX | RDI, FLAG_DF, 0,
+    {"c1 c0 05",             INSN_NEXT,     RAX, RAX, FLAG_OF, FLAG_CF, FLAG_OF, 0},
+    {"f3 0f bc c3",          INSN_NEXT,     RBX, RAX, 0, FLAG_CF | FLAG_ZF, ALL & ~(FLAG_CF | FLAG_ZF), 0},
+    {"c4 e2 60 f2 c1",       INSN_NEXT,     RBX | RCX, RAX, 0, ALL, FLAG_AF | FLAG_PF, 0}, /* andn */
+    {"c4 e2 70 f7 c3",       INSN_NEXT,     RBX | RCX, RAX, 0, ALL, FLAG_AF | FLAG_PF | FLAG_SF, 0},
+    {"0f b1 cb",             INSN_NEXT,     RAX | RBX | RCX, RAX | RBX, 0, ALL, 0, 0},
+    {"48 0f c7 0b",          INSN_NEXT,     RAX | RBX | RCX | RDX, RAX | RDX, 0, FLAG_ZF, 0, 0},
+    {"8d 04 8b",             INSN_NEXT,     RBX | RCX, RAX, 0, 0, 0, 0},
+    {"50",                   INSN_NEXT,     RAX | RSP, RSP, 0, 0, 0, 0},
+    {"41 58",                INSN_NEXT,     RSP, RSP | R8, 0, 0, 0, 0},
+    {"c9",                   INSN_NEXT,     RBP, RSP | RBP, 0, 0, 0, 0},
+    {"9c",                   INSN_NEXT,     RSP, RSP, ALL | FLAG_DF, 0, 0, 0},
+    {"9d",                   INSN_NEXT,     RSP, RSP, 0, ALL | FLAG_DF, 0, INSN_ENDS_TB},
+    {"fd",                   INSN_NEXT,     0, 0, 0, FLAG_DF, 0, 0},
+    {"a4",                   INSN_NEXT,     RSI | RDI, RSI | RDI, FLAG_DF, 0, 0, INSN_STRING},
+    {"f3 ab",                INSN_NEXT,     RAX | RCX | RDI, RCX | RDI, FLAG_DF, 0, 0,
      INSN_STRING | INSN_REP | INSN_ENDS_TB},
-    {"f2 ae",                INSN_NEXT,     RAX | RCX | RDI, RCX | RDI, ALL | FLAG_DF, 0,
+    {"f2 ae",                INSN_NEXT,     RAX | RCX | RDI, RCX | RDI, ALL | FLAG_DF, 0, 0,
      INSN_STRING | INSN_REPNE | INSN_ENDS_TB},
-    {"0f a2",                INSN_NEXT,     RAX | RCX, RAX | RBX | RCX | RDX, 0, 0, 0},
-    {"0f 31",                INSN_NEXT,     0, RAX | RDX, 0, 0, INSN_ENDS_TB},
-    {"c4 e2 e3 f6 c1",       INSN_NEXT,     RCX | RDX, RAX | RBX, 0, 0, 0}, /* mulx */
-    {"f2 0f 2c c1",          INSN_NEXT,     0, RAX, 0, 0, INSN_USES_VEC},
-    {"66 0f 2e c1",          INSN_NEXT,     0, 0, 0, ALL, INSN_USES_VEC},
-    {"c5 f8 93 c1",          INSN_NEXT,     0, RAX, 0, 0, INSN_USES_MASK},
-    {"d9 c0",                INSN_NEXT,     0, 0, 0, 0, INSN_USES_X87},
-    {"df e9",                INSN_NEXT,     0, 0, 0, ALL, INSN_USES_X87},
-    {"62 f1 7c 49 28 c1",    INSN_NEXT,     0, 0, 0, 0, INSN_USES_VEC | INSN_USES_MASK},
-    {"65 8b 03",             INSN_NEXT,     RBX, RAX, 0, 0, INSN_USES_GS},
-    {"65 8d 03",             INSN_NEXT,     RBX, RAX, 0, 0, 0},
-    {"8e e8",                INSN_NEXT,     RAX, 0, 0, 0, INSN_SETS_GS},
-    {"8e d8",                INSN_NEXT,     RAX, 0, 0, 0, INSN_ENDS_TB},
-    {"8e e0",                INSN_NEXT,     RAX, 0, 0, 0, 0},
-    {"f0 01 03",             INSN_NEXT,     RAX | RBX, 0, 0, ALL, INSN_LOCK},
-    {"67 8b 03",             INSN_NEXT,     RBX, RAX, 0, 0, INSN_ADDR32},
-    {"eb 10",                INSN_JUMP,     0, 0, 0, 0, INSN_ENDS_TB},
-    {"72 10",                INSN_COND,     0, 0, FLAG_CF, 0, INSN_ENDS_TB},
-    {"e2 10",                INSN_COND,     RCX, RCX, 0, 0, INSN_ENDS_TB},
-    {"e8 00 00 00 00",       INSN_CALL,     RSP, RSP, 0, 0, INSN_ENDS_TB},
-    {"c3",                   INSN_RET,      RSP, RSP, 0, 0, INSN_ENDS_TB},
-    {"ff e0",                INSN_JUMP_IND, RAX, 0, 0, 0, INSN_ENDS_TB},
-    {"ff d0",                INSN_CALL_IND, RAX | RSP, RSP, 0, 0, INSN_ENDS_TB},
-    {"cb",                   INSN_FAR,      RSP, RSP, 0, 0, INSN_ENDS_TB},
-    {"cc",                   INSN_TRAP,     0, 0, ALL | FLAG_DF, 0, INSN_ENDS_TB},
-    {"0f 0b",                INSN_TRAP,     0, 0, 0, 0, INSN_ENDS_TB},
-    {"f4",                   INSN_PRIV,     0, 0, 0, 0, INSN_ENDS_TB},
+    {"0f a2",                INSN_NEXT,     RAX | RCX, RAX | RBX | RCX | RDX, 0, 0, 0, 0},
+    {"0f 31",                INSN_NEXT,     0, RAX | RDX, 0, 0, 0, INSN_ENDS_TB},
+    {"c4 e2 e3 f6 c1",       INSN_NEXT,     RCX | RDX, RAX | RBX, 0, 0, 0, 0}, /* mulx */
+    {"f2 0f 2c c1",          INSN_NEXT,     0, RAX, 0, 0, 0, INSN_USES_VEC},
+    {"66 0f 2e c1",          INSN_NEXT,     0, 0, 0, ALL, 0, INSN_USES_VEC},
+    {"c5 f8 93 c1",          INSN_NEXT,     0, RAX, 0, 0, 0, INSN_USES_MASK},
+    {"d9 c0",                INSN_NEXT,     0, 0, 0, 0, 0, INSN_USES_X87},
+    {"df e9",                INSN_NEXT,     0, 0, 0, ALL, 0, INSN_USES_X87},
+    {"62 f1 7c 49 28 c1",    INSN_NEXT,     0, 0, 0, 0, 0, INSN_USES_VEC | INSN_USES_MASK},
+    {"65 8b 03",             INSN_NEXT,     RBX, RAX, 0, 0, 0, INSN_USES_GS},
+    {"65 8d 03",             INSN_NEXT,     RBX, RAX, 0, 0, 0, 0},
+    {"8e e8",                INSN_NEXT,     RAX, 0, 0, 0, 0, INSN_SETS_GS},
+    {"8e d8",                INSN_NEXT,     RAX, 0, 0, 0, 0, INSN_ENDS_TB},
+    {"8e e0",                INSN_NEXT,     RAX, 0, 0, 0, 0, 0},
+    {"f0 01 03",             INSN_NEXT,     RAX | RBX, 0, 0, ALL, 0, INSN_LOCK},
+    {"67 8b 03",             INSN_NEXT,     RBX, RAX, 0, 0, 0, INSN_ADDR32},
+    {"eb 10",                INSN_JUMP,     0, 0, 0, 0, 0, INSN_ENDS_TB},
+    {"72 10",                INSN_COND,     0, 0, FLAG_CF, 0, 0, INSN_ENDS_TB},
+    {"e2 10",                INSN_COND,     RCX, RCX, 0, 0, 0, INSN_ENDS_TB},
+    {"e8 00 00 00 00",       INSN_CALL,     RSP, RSP, 0, 0, 0, INSN_ENDS_TB},
+    {"c3",                   INSN_RET,      RSP, RSP, 0, 0, 0, INSN_ENDS_TB},
+    {"ff e0",                INSN_JUMP_IND, RAX, 0, 0, 0, 0, INSN_ENDS_TB},
+    {"ff d0",                INSN_CALL_IND, RAX | RSP, RSP, 0, 0, 0, INSN_ENDS_TB},
+    {"cb",                   INSN_FAR,      RSP, RSP, 0, 0, 0, INSN_ENDS_TB},
+    {"cc",                   INSN_TRAP,     0, 0, ALL | FLAG_DF, 0, 0, INSN_ENDS_TB},
+    {"0f 0b",                INSN_TRAP,     0, 0, 0, 0, 0, INSN_ENDS_TB},
+    {"f4",                   INSN_PRIV,     0, 0, 0, 0, 0, INSN_ENDS_TB},
     /* clang-format on */
 };
 
@@ -285,9 +291,12 @@ static void test_effects(void **state)
         if (in.kind != effect_rows[i].kind || in.regs_read != effect_rows[i].read ||
             in.regs_written != effect_rows[i].written ||
             in.flags_read != effect_rows[i].flags_read ||
-            in.flags_written != effect_rows[i].flags_written || in.flags != effect_rows[i].flags)
-            fail_msg("%s: kind %d, registers %x %x, flags %x %x, %x", effect_rows[i].bytes, in.kind,
-                     in.regs_read, in.regs_written, in.flags_read, in.flags_written, in.flags);
+            in.flags_written != effect_rows[i].flags_written ||
+            in.flags_undefined != effect_rows[i].flags_undefined ||
+            in.flags != effect_rows[i].flags)
+            fail_msg("%s: kind %d, registers %x %x, flags %x %x %x, %x", effect_rows[i].bytes,
+                     in.kind, in.regs_read, in.regs_written, in.flags_read, in.flags_written,
+                     in.flags_undefined, in.flags);
     }
 }
 
