@@ -112,8 +112,8 @@ export EMU_TEST_BUILD := $(BUILD)
 # Every test program runs, also behind one that failed.
 RUN_TESTS = status=0; for t in $(1); do echo "== $$t"; $$t || status=1; done; exit $$status
 
-check: all $(TESTS) $(GUESTS) lockstep
-	@$(call RUN_TESTS,$(TESTS))
+check: all $(TESTS) $(GUESTS) lockstep $(BUILD)/tests/fuzz_decode
+	@$(call RUN_TESTS,$(TESTS) "$(BUILD)/tests/fuzz_decode -x -t 30")
 # The guest suite in every forced mode, and again and again under load.
 check-modes: all $(BUILD)/tests/test_guest $(GUESTS)
 	$(BUILD)/tests/test_guest all
@@ -130,16 +130,28 @@ check-endure: all $(BUILD)/guest/endure
 check-unit: $(UNIT)
 	@$(call RUN_TESTS,$(UNIT))
 
-# The decoder against objdump over everything installed; random bytes against the processor.
+# The decoder against objdump over everything installed, with random bytes against itself and the
+# processor, under libFuzzer, and against the clock beside the decoders that are installed.
 TOOL_NAMES := decode_objdump fuzz_decode bench_decode
 TOOLS      := $(TOOL_NAMES:%=$(BUILD)/tests/%)
 $(TOOLS): TEST_LIBS =
-SECONDS ?= 30
+has_header = $(shell $(CC) $(CPPFLAGS) -E -include $(1) - </dev/null >/dev/null 2>&1 && echo $(2))
+$(BUILD)/tests/bench_decode: TEST_LIBS = \
+    $(call has_header,Zydis/Zydis.h,-DHAVE_ZYDIS -lZydis) \
+    $(call has_header,capstone/capstone.h,-DHAVE_CAPSTONE -lcapstone)
+COUNT      ?= 100000000
+SECONDS    ?= 30
+FUZZ_CC    ?= clang
 check-disas-all: $(BUILD)/tests/decode_objdump
 	find /usr/bin /usr/lib/x86_64-linux-gnu -type f \( -perm -1 -o -name '*.so*' \) -print0 | \
 	    xargs -0 $<
 fuzz: $(BUILD)/tests/fuzz_decode
-	$< -t $(SECONDS)
+	$< -x -n $(COUNT)
+libfuzzer: $(BUILD)/tests/libfuzzer_decode
+	$< -max_total_time=$(SECONDS) -max_len=24
+$(BUILD)/tests/libfuzzer_decode: tests/fuzz_decode.c decode.c disas.c | $(BUILD)/flags
+	$(FUZZ_CC) $(COMMON) -DLIBFUZZER -O1 -g -fsanitize=fuzzer,address,undefined \
+	    -fno-sanitize-recover -o $@ $^
 bench-decode: $(BUILD)/tests/bench_decode
 	$<
 
@@ -199,9 +211,8 @@ clean:
 	rm -rf $(BUILD) $(OUT)/emu $(PLUGINS)
 
 FORCE:
-.PHONY: all check check-modes check-stress check-endure check-programs check-unit check-disas-all fuzz \
-        bench-decode lockstep \
-        asan ubsan lint budget bench install uninstall clean FORCE
+.PHONY: all check check-modes check-stress check-endure check-programs check-unit check-disas-all \
+        fuzz libfuzzer bench-decode lockstep asan ubsan lint budget bench install uninstall clean FORCE
 .SECONDARY:
 
 -include $(wildcard $(BUILD)/*.d $(BUILD)/plugins/*.d $(BUILD)/tests/*.d)

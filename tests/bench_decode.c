@@ -2,8 +2,9 @@
  *
  *   bench_decode [FILE [SECONDS]]
  *
- * Built with -DHAVE_ZYDIS -lZydis or -DHAVE_CAPSTONE -lcapstone it measures those beside it, on
- * the same bytes: Zydis decoding all operands, and both with AT&T text. */
+ * Built with -DHAVE_ZYDIS -lZydis or -DHAVE_CAPSTONE -lcapstone (the Makefile does where they are
+ * installed) it measures those beside it, on the same bytes: Zydis decoding all operands, and both
+ * with AT&T text. */
 #include "../emu.h"
 
 #include <elf.h>
@@ -142,19 +143,36 @@ static size_t pass_capstone(void)
 }
 #endif
 
-/* The best pass counts: others share the machine. */
-static void measure(const char *name, size_t (*pass)(void))
+static struct decoder {
+    const char *name;
+    size_t (*pass)(void);
+    double best; /* seconds of its fastest pass */
+    size_t insns;
+} decoders[] = {
+    {"decode", pass_decode, 1e9, 0},
+    {"decode + disas", pass_disas, 1e9, 0},
+#ifdef HAVE_ZYDIS
+    {"Zydis, all operands", pass_zydis, 1e9, 0},
+    {"Zydis, AT&T text", pass_zydis_text, 1e9, 0},
+#endif
+#ifdef HAVE_CAPSTONE
+    {"Capstone, AT&T text", pass_capstone, 1e9, 0},
+#endif
+};
+enum { DECODERS = sizeof decoders / sizeof *decoders };
+
+/* The best pass counts, and the decoders take turns: others share the machine. */
+static void measure_all(void)
 {
-    double best = 1e9, spent = 0;
-    size_t insns = 0;
-    while (spent < seconds) {
-        double start = now();
-        insns = pass();
-        double took = now() - start;
-        best = took < best ? took : best;
-        spent += took;
-    }
-    printf("%-24s %8.2f million instructions a second\n", name, (double)insns / best / 1e6);
+    double end = now() + seconds * DECODERS;
+    do {
+        for (struct decoder *d = decoders; d < decoders + DECODERS; d++) {
+            double start = now();
+            d->insns = d->pass();
+            double took = now() - start;
+            d->best = took < d->best ? took : d->best;
+        }
+    } while (now() < end);
 }
 
 int main(int argc, char **argv)
@@ -164,14 +182,9 @@ int main(int argc, char **argv)
         seconds = atof(argv[2]);
     open_text(path);
     printf("%s: %zu bytes of text\n", path, text_size);
-    measure("decode", pass_decode);
-    measure("decode + disas", pass_disas);
-#ifdef HAVE_ZYDIS
-    measure("Zydis, all operands", pass_zydis);
-    measure("Zydis, AT&T text", pass_zydis_text);
-#endif
-#ifdef HAVE_CAPSTONE
-    measure("Capstone, AT&T text", pass_capstone);
-#endif
+    measure_all();
+    for (struct decoder *d = decoders; d < decoders + DECODERS; d++)
+        printf("%-24s %8.2f million instructions a second\n", d->name,
+               (double)d->insns / d->best / 1e6);
     return 0;
 }

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,15 +26,23 @@
 enum { PAGE = 4096, LONGEST = 15, WIDTH = 24 };
 
 static uint8_t *guarded_end; /* of a page before an inaccessible one */
+static const char *program = "fuzz_decode";
 static uint64_t seed;
 static unsigned long number; /* of the input */
+
+/* How to run the present input again. */
+static void print_repeat(const char *option)
+{
+    printf("repeat: %s %s-s %" PRIu64 " -n 1\n", program, option, seed + number);
+}
 
 static _Noreturn void fail(const char *what, const uint8_t *bytes, size_t len)
 {
     printf("FAIL: %s:", what);
     for (size_t i = 0; i < len; i++)
         printf(" %02x", bytes[i]);
-    printf("\nrepeat: tests/fuzz_decode -s %" PRIu64 " -n 1\n", seed + number);
+    putchar('\n');
+    print_repeat("");
     exit(1);
 }
 
@@ -279,12 +288,24 @@ static int walk(void)
 
 /* ---- main ------------------------------------------------------------------------------------ */
 
+/* Compares with the processor; an input that differs says how to repeat it. */
+static void execute_input(const struct insn *in, const uint8_t *bytes, uint64_t random)
+{
+    unsigned long before = hardware_differences();
+    hardware_check(in, bytes);
+    hardware_check_memory(in, bytes);
+    hardware_check_effects(in, bytes, random);
+    if (hardware_differences() != before)
+        print_repeat("-x ");
+}
+
 int main(int argc, char **argv)
 {
-    unsigned long limit = 10000000;
+    unsigned long limit = ULONG_MAX;
     double seconds = 0;
     bool execute = false;
     int option;
+    program = argv[0];
     seed = (uint64_t)time(NULL) << 20;
     while ((option = getopt(argc, argv, "s:n:t:xw")) != -1) {
         switch (option) {
@@ -306,6 +327,8 @@ int main(int argc, char **argv)
             return 2;
         }
     }
+    if (limit == ULONG_MAX && seconds == 0)
+        limit = 10000000;
     map_guarded();
     if (execute)
         hardware_init();
@@ -320,14 +343,12 @@ int main(int argc, char **argv)
         make_input(bytes, &state);
         check_bytes(bytes, LONGEST, &in);
         legal += in.row != NULL;
-        if (execute) {
-            hardware_check(&in, bytes);
-            hardware_check_memory(&in, bytes);
-            hardware_check_effects(&in, bytes, next_random(&state));
-        }
+        if (execute)
+            execute_input(&in, bytes, next_random(&state));
         check_bytes(bytes, 1 + next_random(&state) % LONGEST, &in);
     }
-    printf("%lu inputs, %lu legal, seed %" PRIu64 "\n", number, legal, seed);
+    printf("%lu inputs, %lu legal; repeat: %s %s-s %" PRIu64 " -n %lu\n", number, legal, program,
+           execute ? "-x " : "", seed, number);
     return execute ? hardware_report() : 0;
 }
 #endif
