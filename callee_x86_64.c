@@ -63,6 +63,12 @@ static bool enter_segment(struct walk *w, uint64_t pc)
     return true;
 }
 
+size_t callee_code_size(uint64_t pc)
+{
+    struct segment s = {.pc = pc};
+    return dl_iterate_phdr(match_segment, &s) ? s.end - pc : 0;
+}
+
 /* glibc relocates the addresses in the dynamic section, musl does not. */
 static uint64_t dynamic_address(const struct dl_phdr_info *object, const ElfW(Dyn) * d)
 {
@@ -175,12 +181,18 @@ static bool visit_later(struct walk *w, uint64_t pc)
 }
 
 /* Follows a branch through the slot of an imported function, as procedure linkage tables do. */
-static bool visit_import(struct walk *w, const struct insn *in)
+uint64_t callee_find_import(const struct insn *in)
 {
     if (!in->rip_relative)
-        return false;
+        return 0;
     uint64_t slot = in->pc + in->len + (uint64_t)(int64_t)in->mem[in->mem_index].disp;
-    return dl_iterate_phdr(match_import, &slot) && visit_later(w, *(const uint64_t *)slot);
+    return dl_iterate_phdr(match_import, &slot) ? *(const uint64_t *)slot : 0;
+}
+
+static bool visit_import(struct walk *w, const struct insn *in)
+{
+    uint64_t target = callee_find_import(in);
+    return target && visit_later(w, target);
 }
 
 enum step { STEP_ON, STEP_END, STEP_UNKNOWN };

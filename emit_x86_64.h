@@ -234,6 +234,48 @@ static inline void emit_load_byte(struct emit *e, int reg, int base, int32_t dis
     emit_modrm(e, reg, base, disp);
 }
 
+/* Prefixes of an operation on size bytes (8 4 2 1) of memory; low registers. */
+static inline void emit_sized(struct emit *e, unsigned size, bool lock)
+{
+    emit_mark(e);
+    if (lock)
+        emit_u8(e, 0xf0);
+    if (size == 8)
+        emit_u8(e, 0x48);
+    else if (size == 2)
+        emit_u8(e, 0x66);
+}
+
+/* op [base + disp], imm32: opcode 0x81 with ext 0 add, 7 cmp; 0xc7 with 0 mov */
+static inline void emit_sized_imm(struct emit *e, unsigned size, bool lock, unsigned opcode,
+                                  int ext, int base, int32_t disp, int32_t imm)
+{
+    emit_sized(e, size, lock);
+    emit_u8(e, size == 1 ? opcode - 1 : opcode);
+    emit_modrm(e, ext, base, disp);
+    unsigned len = size < 4 ? size : 4;
+    memcpy(e->p, &imm, len);
+    e->p += len;
+}
+
+/* op [base + disp], reg: opcode 0x01 add, 0x39 cmp, 0x89 mov */
+static inline void emit_sized_reg(struct emit *e, unsigned size, bool lock, unsigned opcode,
+                                  int reg, int base, int32_t disp)
+{
+    emit_sized(e, size, lock);
+    emit_u8(e, size == 1 ? opcode - 1 : opcode);
+    emit_modrm(e, reg, base, disp);
+}
+
+/* lock cmpxchg dword [base + disp], reg */
+static inline void emit_cmpxchg(struct emit *e, int reg, int base, int32_t disp)
+{
+    emit_sized(e, 4, true);
+    emit_u8(e, 0x0f);
+    emit_u8(e, 0xb1);
+    emit_modrm(e, reg, base, disp);
+}
+
 /* lea reg, [base + index] */
 static inline void emit_lea_index(struct emit *e, int reg, int base, int index)
 {

@@ -469,6 +469,7 @@ struct tb {
     struct superblock *sb;
     struct plugin_op *ops; /* instrumentation, malloc'ed */
     uint32_t n_ops;
+    uint32_t n_merged; /* further ones behind those, done by one of them (plugin_ops.c) */
     uint16_t n_insns;
     uint16_t size;       /* guest bytes */
     const uint8_t *code; /* copy of the guest bytes, if they can change; or NULL */
@@ -510,6 +511,7 @@ struct unit {
     uint16_t live[TB_MAX_INSNS + 64];       /* flags live before each instruction, enum flag_bits */
     struct plugin_op *ops[SUPERBLOCK_TBS];
     size_t n_ops[SUPERBLOCK_TBS];
+    size_t n_merged[SUPERBLOCK_TBS];
     uint32_t exits_dead; /* as in struct superblock */
     bool checked;        /* likewise */
     unsigned max_insns;  /* of a block; below TB_MAX_INSNS there is only one block */
@@ -527,7 +529,9 @@ void translate_again(const struct superblock *sb, struct unit *unit);
 
 /* What guest state is at a host instruction: for faults and signals. */
 struct roll {
-    uint64_t pc;       /* guest instruction */
+    uint64_t pc; /* guest instruction */
+    const struct tb *tb;
+    uint16_t done;     /* operations of lower rank (plugin_ops.c) are done, in program order */
     uint8_t rule;      /* enum roll_rule, jit_x86_64.c */
     bool clean;        /* between two guest instructions, before any instrumentation */
     bool write;        /* reads what the guest instruction, if it faults, fails to write */
@@ -566,6 +570,7 @@ enum stop {
     STOP_GUEST,  /* state is now the guest's, at an instruction of which nothing is done */
     STOP_RESUME, /* not the guest's fault: go on with the changed state */
     STOP_STEP,   /* in the middle of something: not yet */
+    STOP_PLUGIN, /* the fault is one of plugin code that was made part of the block */
 };
 /* state: registers at a synchronous fault at state->pc in the cache; address: of the fault. */
 enum stop jit_fault(struct cpu *cpu, struct host_state *state, uint64_t address);
@@ -615,6 +620,8 @@ unsigned guest_access_size(const struct insn *in, unsigned offset, unsigned size
 bool guest_read_is_aligned(const struct insn *in);
 /* True if register values decide what the instruction accesses, or how many places. */
 bool guest_accesses_vary(const struct insn *in);
+/* How many accesses of another one are reported to a plugin that wants rw; -1: registers decide. */
+int guest_count_accesses(const struct insn *in, unsigned rw);
 /* Lists the accesses of such an instruction, in order, from the state before it. */
 size_t guest_list_accesses(const struct cpu *cpu, struct access *list);
 
@@ -630,6 +637,10 @@ struct callee {
 
 /* False: nothing is proven; the function needs the host's %fs and everything saved. */
 bool callee_examine(const void *func, struct callee *callee);
+/* Bytes of code from pc on that stay as they are; 0: none. */
+size_t callee_code_size(uint64_t pc);
+/* Where a branch through the slot of an imported function leads; 0: it is none. */
+uint64_t callee_find_import(const struct insn *in);
 
 /* ---- trap_x86_64.c: guest instructions that do not run in the cache
  * --------------------------------- */
@@ -803,8 +814,11 @@ enum plugin_op_kind {
     OP_CALL_COND, /* the same if u64 at offset <cond> imm, unsigned */
     OP_ADD,       /* u64 at offset += imm */
     OP_STORE,     /* u64 at offset = imm */
-    OP_ADD_PTR,   /* the same at the absolute address ptr (API versions 0 and 1) */
-    OP_STORE_PTR,
+    OP_ADD_PTR,   /* size bytes at the absolute address ptr += imm */
+    OP_STORE_PTR, /* size bytes there = imm */
+    OP_GUARD,     /* first in a block, which is stale unless size bytes at ptr are imm */
+    OP_LOCK,   /* 32 bits at ptr: from 0 to 1, or else func(vcpu, udata) and on behind OP_UNLOCK */
+    OP_UNLOCK, /* from 1 to 0, or else func(vcpu, udata) */
 };
 
 /* One piece of instrumentation that a plugin asked for, in the order in which it must run. */
@@ -813,7 +827,10 @@ struct plugin_op {
     uint8_t rw;          /* PLACE_MEM: MEM_READ | MEM_WRITE wanted */
     uint8_t cond;        /* enum qemu_plugin_cond, EQ..GE only */
     uint8_t cb_flags;    /* enum qemu_plugin_cb_flags */
+    uint8_t size;        /* of the word at ptr */
+    bool locked;         /* OP_ADD_PTR: atomic */
     uint16_t insn;       /* index of the instruction in its block */
+    uint32_t leader;     /* merged: index of the operation that does its work */
     uint64_t pc;         /* its address (PLACE_TB: the block's) */
     int64_t offset;      /* of the u64, from the cpu (gs base) */
     uint64_t imm;
@@ -842,6 +859,25 @@ void plugin_gen_insn_end(void);
  * (block, then per instruction: PLACE_INSN, PLACE_MEM); *count may be 0. malloc'ed, the caller's.
  */
 struct plugin_op *plugin_gen_tb_end(struct cpu *cpu, size_t *count);
+
+/* plugin_ops.c: a block's operations made cheaper, so that no plugin can tell. Under tb_lock.
+ * The rank of an operation says when it runs: 0 with the block, 1 + 2n with its instruction n,
+ * 2 + 2n with that one's accesses. */
+void plugin_ops_fold(struct unit *u, int block); /* calls become what they do */
+void plugin_ops_merge(struct unit *u,
+                      int block); /* additions to one counter become one; needs live */
+/* Carries out an addition or a store. */
+void plugin_ops_run(struct cpu *cpu, const struct plugin_op *op);
+/* The block is left with only its operations of a rank below done to count: corrects what merged
+ * ones have counted ahead or not yet. */
+void plugin_ops_settle(struct cpu *cpu, const struct tb *tb, unsigned done);
+/* A block was stale: if by a guard, the callback behind it is not folded for ever. */
+void plugin_ops_stale(const struct tb *tb);
+
+/* plugin_fold_x86_64.c: what a call does, as at most max operations, guards first; their number,
+ * or -1: that cannot be told. */
+int plugin_fold(const struct plugin_op *op, struct plugin_op *out, int max);
+void plugin_fold_failed(const void *func); /* a guard of this callback did not hold */
 
 /* Called by generated code for OP_CALL and OP_CALL_COND; guest state is in cpu. */
 void plugin_run_op(struct cpu *cpu, const struct plugin_op *op);
@@ -971,6 +1007,22 @@ static inline struct plugin_op *plugin_gen_tb_end(struct cpu *cpu, size_t *count
     (void)cpu;
     *count = 0;
     return NULL;
+}
+static inline void plugin_ops_fold(struct unit *u, int block)
+{
+    (void)u, (void)block;
+}
+static inline void plugin_ops_merge(struct unit *u, int block)
+{
+    (void)u, (void)block;
+}
+static inline void plugin_ops_settle(struct cpu *cpu, const struct tb *tb, unsigned done)
+{
+    (void)cpu, (void)tb, (void)done;
+}
+static inline void plugin_ops_stale(const struct tb *tb)
+{
+    (void)tb;
 }
 static inline void plugin_run_op(struct cpu *cpu, const struct plugin_op *op)
 {

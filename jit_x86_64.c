@@ -12,6 +12,7 @@
  *   2  first scratch register      3  second scratch register
  *   5  meminfo word                6  which cpu->vaddr, for jit_call_mem_op
  *   5  number of operations, for jit_call_mem_before and jit_call_mem_after
+ *   7  flags around a critical section of a plugin
  *
  * Indirect branches. The jump table has one host address per low 16 bits of the guest address;
  * the site jumps there without looking, with the guest target in slot 1 and rcx in slot 0. The
@@ -74,6 +75,7 @@ enum roll_rule {
     ROLL_SOURCE,    /* the same as ROLL_BACK, with the %gs base still in rsi */
     ROLL_CALL,      /* the host call whose dead push faulted; the branch is made but for the pc */
     ROLL_NEXT,      /* the instruction is done, pc is the next one's; rcx too (syscall) */
+    ROLL_PLUGIN,    /* a fault here is a plugin's */
 };
 
 /* Low addresses that lead to entry_x86_64.S. */
@@ -779,15 +781,12 @@ static void emit_call_op(struct emit *e, const struct plugin_op *op, enum pad pa
     emit_load_gs(e, GPR_RSP, REG(GPR_RSP));
 }
 
-/* u64 at base + disp += imm with the flags kept; base REG_NONE: the cpu. */
-static void emit_add_keeping_flags(struct lower *l, int base, int32_t disp, uint64_t imm)
+/* u64 at gs:[disp] += imm with the flags kept */
+static void lower_add_keeping_flags(struct lower *l, int32_t disp, uint64_t imm)
 {
     struct emit *e = &l->e;
     spill(l, GPR_RAX, 3);
-    if (base == REG_NONE)
-        emit_load_gs(e, GPR_RAX, disp);
-    else
-        emit_op_rm(e, 0x8b, GPR_RAX, base, disp);
+    emit_load_gs(e, GPR_RAX, disp);
     if (fits_i32((int64_t)imm)) {
         emit_op_rm(e, 0x8d, GPR_RAX, GPR_RAX, (int32_t)imm);
     } else {
@@ -796,12 +795,180 @@ static void emit_add_keeping_flags(struct lower *l, int base, int32_t disp, uint
         emit_lea_index(e, GPR_RAX, GPR_RAX, GPR_RDX);
         restore(l);
     }
-    if (base == REG_NONE)
-        emit_store_gs(e, disp, GPR_RAX);
-    else
-        emit_op_rm(e, 0x89, GPR_RAX, base, disp);
+    emit_store_gs(e, disp, GPR_RAX);
     restore(l);
 }
+
+/* ---- operations at absolute addresses
+ * ------------------------------------------------------------- */
+
+/* A run of them shares its registers: rcx has an address near all of them; rdx, if it is needed, a
+ * value; rax the flags or what cmpxchg expects. */
+#define MAX_RUN 16
+struct pointer_run {
+    bool rax, rdx, flags, lock;
+    uint64_t base; /* in rcx; 0: nothing yet */
+    const uint8_t *end;
+    int n_sites;
+    struct site {
+        uint8_t *field; /* displacement of a branch to a stub */
+        const struct plugin_op *op;
+    } site[MAX_RUN];
+};
+
+static bool is_wide(const struct plugin_op *op)
+{
+    return op->size == 8 && !fits_i32((int64_t)op->imm);
+}
+
+static struct pointer_run plan_run(const struct plugin_op *ops, size_t n, bool flags_dead)
+{
+    struct pointer_run run = {.lock = ops[0].kind == OP_LOCK, .rdx = ops[0].kind == OP_LOCK};
+    for (size_t i = 0; i < n; i++) {
+        run.rdx |= is_wide(&ops[i]);
+        run.flags |= !flags_dead && ops[i].kind != OP_STORE_PTR;
+    }
+    run.rax = run.lock || run.flags;
+    return run;
+}
+
+static void begin_run(struct lower *l, const struct pointer_run *run)
+{
+    roll_set(l, ROLL_PLUGIN);
+    spill(l, GPR_RCX, 3);
+    if (run->rdx)
+        spill(l, GPR_RDX, 4);
+    if (run->rax)
+        spill(l, GPR_RAX, 2);
+    if (run->flags)
+        emit_save_flags(&l->e);
+    if (run->flags && run->lock)
+        emit_store_gs(&l->e, SLOT(7), GPR_RAX);
+}
+
+static void emit_end_run(struct emit *e, const struct pointer_run *run)
+{
+    if (run->flags && run->lock)
+        emit_load_gs(e, GPR_RAX, SLOT(7));
+    if (run->flags)
+        emit_restore_flags(e);
+    if (run->rax)
+        emit_load_gs(e, GPR_RAX, SLOT(2));
+    if (run->rdx)
+        emit_load_gs(e, GPR_RDX, SLOT(4));
+    emit_load_gs(e, GPR_RCX, SLOT(3));
+}
+
+/* Where the branches of a run lead: a stale block leaves, a lock makes the plugin's call. */
+static void emit_run_stub(struct emit *e, const struct pointer_run *run, const struct plugin_op *op)
+{
+    emit_end_run(e, run);
+    if (op->kind == OP_GUARD) {
+        emit_exit_at(e, op->pc, PAD_STALE);
+    } else {
+        emit_call_op(e, op, PAD_OP);
+        emit_jmp(e, run->end);
+    }
+}
+
+/* Lays a stub for each kind of branch; the guards share one. */
+static void make_run_stubs(struct lower *l, const struct pointer_run *run)
+{
+    const uint8_t *stub = NULL;
+    for (int i = 0; i < run->n_sites && !l->replay; i++) {
+        const struct site *site = &run->site[i];
+        if (!stub || site->op->kind != OP_GUARD) {
+            uint8_t code[128];
+            struct emit measure = {.p = code};
+            emit_run_stub(&measure, run, site->op);
+            struct emit cold = {.p = cold_take(l, (size_t)(measure.p - code))};
+            stub = cold.p;
+            emit_run_stub(&cold, run, site->op);
+        }
+        store_rel32(site->field, stub);
+    }
+}
+
+static void branch_to_stub(struct lower *l, struct pointer_run *run, const struct plugin_op *op)
+{
+    emit_jcc(&l->e, CC_NE, emit_here(&l->e));
+    run->site[run->n_sites++] = (struct site){l->e.p - 4, op};
+}
+
+/* A lock's word goes from one value to the other. */
+static void lower_exchange(struct lower *l, struct pointer_run *run, const struct plugin_op *op,
+                           int32_t disp)
+{
+    emit_mov_imm(&l->e, GPR_RAX, !op->imm);
+    emit_mov_imm(&l->e, GPR_RDX, op->imm);
+    emit_cmpxchg(&l->e, GPR_RDX, GPR_RCX, disp);
+    branch_to_stub(l, run, op);
+}
+
+static void lower_pointer_op(struct lower *l, struct pointer_run *run, const struct plugin_op *op)
+{
+    static const struct {
+        uint8_t imm, ext, reg;
+    } opcodes[] = {[OP_ADD_PTR] = {0x81, 0, 0x01},
+                   [OP_STORE_PTR] = {0xc7, 0, 0x89},
+                   [OP_GUARD] = {0x81, 7, 0x39}};
+    struct emit *e = &l->e;
+    uint64_t at = (uintptr_t)op->ptr;
+    if (!run->base || !fits_i32((int64_t)(at - run->base))) {
+        emit_mov_imm(e, GPR_RCX, at);
+        run->base = at;
+    }
+    int32_t disp = (int32_t)(at - run->base);
+    if (op->kind == OP_LOCK || op->kind == OP_UNLOCK) {
+        lower_exchange(l, run, op, disp);
+        return;
+    }
+    if (is_wide(op)) {
+        emit_mov_imm(e, GPR_RDX, op->imm);
+        emit_sized_reg(e, op->size, op->locked, opcodes[op->kind].reg, GPR_RDX, GPR_RCX, disp);
+    } else {
+        emit_sized_imm(e, op->size, op->locked, opcodes[op->kind].imm, opcodes[op->kind].ext,
+                       GPR_RCX, disp, (int32_t)op->imm);
+    }
+    if (op->kind == OP_GUARD)
+        branch_to_stub(l, run, op);
+}
+
+/* Length of the run that begins with ops[0], of at most n: a critical section is one of its own. */
+static size_t measure_run(const struct plugin_op *ops, size_t n)
+{
+    size_t i = 1;
+    if (ops[0].kind == OP_LOCK) {
+        while (ops[i].kind != OP_UNLOCK)
+            i++;
+        return i + 1;
+    }
+    while (i < n && i < MAX_RUN && ops[i].kind >= OP_ADD_PTR && ops[i].kind != OP_LOCK &&
+           ops[i].place == ops[0].place && ops[i].insn == ops[0].insn)
+        i++;
+    return i;
+}
+
+/* Lowers the run that begins with ops[0]; returns its length. */
+static size_t lower_pointer_run(struct lower *l, const struct plugin_op *ops, size_t max,
+                                bool flags_dead)
+{
+    size_t n = measure_run(ops, max);
+    struct pointer_run run = plan_run(ops, n, flags_dead);
+    uint8_t rule = l->e.now.rule;
+    begin_run(l, &run);
+    for (size_t i = 0; i < n; i++)
+        lower_pointer_op(l, &run, &ops[i]);
+    emit_end_run(&l->e, &run);
+    run.end = emit_here(&l->e);
+    l->e.now.n_spilled = 0;
+    roll_set(l, rule);
+    make_run_stubs(l, &run);
+    return n;
+}
+
+/* ---- calls and counters
+ * --------------------------------------------------------------------------- */
 
 static void lower_cond_call(struct lower *l, const struct plugin_op *op, bool flags_dead)
 {
@@ -829,26 +996,13 @@ static void lower_inline_op(struct lower *l, const struct plugin_op *op, bool fl
         if (flags_dead && fits_i32((int64_t)op->imm))
             emit_add_gs_imm(e, offset, (int32_t)op->imm);
         else
-            emit_add_keeping_flags(l, REG_NONE, offset, op->imm);
+            lower_add_keeping_flags(l, offset, op->imm);
         break;
     case OP_STORE:
         emit_store_gs_imm(e, offset, op->imm);
         break;
-    case OP_ADD_PTR:
-        spill(l, GPR_RCX, 2);
-        emit_mov_imm(e, GPR_RCX, (uintptr_t)op->ptr);
-        emit_add_keeping_flags(l, GPR_RCX, 0, op->imm);
-        restore(l);
-        break;
-    case OP_STORE_PTR:
-        spill(l, GPR_RCX, 2);
-        spill(l, GPR_RAX, 3);
-        emit_mov_imm(e, GPR_RCX, (uintptr_t)op->ptr);
-        emit_mov_imm(e, GPR_RAX, op->imm);
-        emit_op_rm(e, 0x89, GPR_RAX, GPR_RCX, 0);
-        restore(l);
-        restore(l);
-        break;
+    default:
+        lower_pointer_run(l, op, 1, flags_dead);
     }
 }
 
@@ -881,6 +1035,8 @@ static void lower_ops(struct lower *l, unsigned i, enum plugin_place place)
             emit_call_op(&l->e, op, PAD_OP);
         else if (op->kind == OP_CALL_COND)
             lower_cond_call(l, op, flags_dead);
+        else if (op->kind >= OP_ADD_PTR)
+            l->op += lower_pointer_run(l, op, l->unit->n_ops[l->tb] - l->op, flags_dead) - 1;
         else
             lower_inline_op(l, op, flags_dead);
     }
@@ -1366,10 +1522,15 @@ static void lower_next(struct lower *l, const struct insn *in, const uint8_t *co
     }
 }
 
-static void begin_insn(struct lower *l, uint64_t pc)
+/* done: rank of the first operation that is still to come. */
+static void begin_insn(struct lower *l, uint64_t pc, unsigned done)
 {
-    l->e.now =
-        (struct roll){.rule = ROLL_BACK, .pc = pc, .clean = true, .flags_lost = l->lost != 0};
+    l->e.now = (struct roll){.rule = ROLL_BACK,
+                             .pc = pc,
+                             .tb = &l->sb->tb[l->tb],
+                             .done = (uint16_t)done,
+                             .clean = true,
+                             .flags_lost = l->lost != 0};
     emit_mark(&l->e);
 }
 
@@ -1378,9 +1539,10 @@ static void lower_insn(struct lower *l, unsigned i)
     const struct insn *in = &l->unit->insn[i];
     const uint8_t *code = l->unit->code[i];
     if (i > l->unit->first[l->tb])
-        begin_insn(l, in->pc);
+        begin_insn(l, in->pc, 2 * index_in_block(l, i) + 1);
     l->e.now.clean = false;
     lower_ops(l, i, PLACE_INSN);
+    l->e.now.done = (uint16_t)(2 * index_in_block(l, i) + 2);
     switch (in->kind) {
     case INSN_NEXT:
         if (in->flags & (INSN_REP | INSN_REPNE) && has_mem_ops(l, i)) {
@@ -1452,7 +1614,7 @@ static void lower_block_start(struct lower *l, struct tb *tb, enum tb_entry entr
     lower_entry(l, tb, entry);
     /* What leads here may have changed flags that are dead. */
     l->lost = tb->flags_dead && plugin_wants_tb_trans() ? FLAGS_ARITH : 0;
-    begin_insn(l, tb->pc);
+    begin_insn(l, tb->pc, 0);
     l->e.now.clean = false;
     if (l->sb->checked)
         lower_check(l, tb);
@@ -1682,6 +1844,8 @@ static void apply_roll(struct cpu *cpu, const struct roll *roll, struct host_sta
     for (int i = roll->n_spilled - 1; i >= 0; i--)
         state->reg[roll->spilled[i].reg] = cpu->slot[roll->spilled[i].slot];
     state->pc = roll->pc;
+    if (roll->rule == ROLL_BACK || roll->rule == ROLL_SOURCE)
+        plugin_ops_settle(cpu, roll->tb, roll->done);
     if (roll->rule == ROLL_TO_TARGET || roll->rule == ROLL_RETURN || roll->rule == ROLL_POPPED)
         state->reg[GPR_RCX] = cpu->slot[0];
     if (roll->rule == ROLL_TO_TARGET)
@@ -1724,11 +1888,15 @@ enum stop jit_fault(struct cpu *cpu, struct host_state *state, uint64_t address)
         die("internal error: fault at host address 0x%llx (address 0x%llx), which is no guest "
             "instruction's",
             (unsigned long long)state->pc, (unsigned long long)address);
+    if (roll.rule == ROLL_PLUGIN)
+        return STOP_PLUGIN;
     if (roll.rule == ROLL_CALL) {
         skip_dead_push(state);
         return STOP_RESUME;
     }
     state->write = roll.write;
+    if (roll.clean) /* the instruction begins here, and has been counted */
+        roll.done = (uint16_t)((roll.done | 1) + 1);
     apply_roll(cpu, &roll, state);
     if (roll.rule == ROLL_RETURN) {
         cpu->pc = state->pc;

@@ -67,6 +67,20 @@ bool guest_accesses_vary(const struct insn *in)
     return is_state_image(in) || enter_level(in);
 }
 
+int guest_count_accesses(const struct insn *in, unsigned rw)
+{
+    int n = 0;
+    if (in->flags & (INSN_REP | INSN_REPNE) || guest_accesses_vary(in))
+        return -1;
+    for (int m = 0; m < in->nmem; m++) {
+        unsigned flags = in->mem[m].flags & rw;
+        for (unsigned at = 0; at < in->mem[m].size;
+             at += guest_access_size(in, at, in->mem[m].size))
+            n += !!(flags & MEM_READ) + !!(flags & MEM_WRITE);
+    }
+    return n;
+}
+
 /* Legacy vector instructions want their 16-byte operands aligned, but for some; of the VEX and
  * EVEX ones only the aligned moves do (Intel SDM vol. 1, 14.9). */
 bool guest_read_is_aligned(const struct insn *in)

@@ -1072,14 +1072,6 @@ void plugin_run_mem_op(struct cpu *cpu, const struct plugin_op *op, uint32_t inf
     guest_leave_plugin(cpu);
 }
 
-static void run_inline_op(struct cpu *cpu, const struct plugin_op *op)
-{
-    bool pointer = op->kind == OP_ADD_PTR || op->kind == OP_STORE_PTR;
-    uint64_t *word = pointer ? op->ptr : (void *)((uint8_t *)cpu + op->offset);
-    bool add = op->kind == OP_ADD || op->kind == OP_ADD_PTR;
-    *word = (add ? *word : 0) + op->imm;
-}
-
 static void report_access(struct cpu *cpu, const struct plugin_op *ops, size_t n,
                           const struct access *access)
 {
@@ -1090,7 +1082,7 @@ static void report_access(struct cpu *cpu, const struct plugin_op *ops, size_t n
         if (op->kind == OP_CALL)
             call_mem_op(cpu, op, info, access->vaddr);
         else
-            run_inline_op(cpu, op);
+            plugin_ops_run(cpu, op);
     }
 }
 

@@ -121,7 +121,9 @@ static void add_inline_ptr(enum plugin_place place, const struct qemu_plugin_ins
                            enum qemu_plugin_mem_rw rw, enum qemu_plugin_op op, void *ptr,
                            uint64_t imm)
 {
-    add_inline(place, insn, rw, op, imm, OP_ADD_PTR, OP_STORE_PTR)->ptr = ptr;
+    struct plugin_op *new = add_inline(place, insn, rw, op, imm, OP_ADD_PTR, OP_STORE_PTR);
+    new->ptr = ptr;
+    new->size = sizeof(uint64_t);
 }
 
 void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *block,

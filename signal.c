@@ -722,6 +722,8 @@ static void handle_fault(struct cpu *cpu, int sig, siginfo_t *info, ucontext_t *
     if (!jit_in_cache(host.pc))
         report_own_fault(sig, info, uc);
     enum stop stop = jit_fault(cpu, &host, (uintptr_t)info->si_addr);
+    if (stop == STOP_PLUGIN)
+        report_own_fault(sig, info, uc);
     set_state(uc, &host);
     if (host.write && uc->uc_mcontext.gregs[REG_TRAPNO] == TRAP_PF)
         uc->uc_mcontext.gregs[REG_ERR] |= WRITE_ERROR;

@@ -349,8 +349,10 @@ void tb_drop_stale(uint64_t pc)
 {
     tb_lock();
     struct tb *tb = tb_lookup(pc);
-    if (tb)
+    if (tb) {
+        plugin_ops_stale(tb);
         drop_superblock(tb->sb);
+    }
     tb_unlock();
 }
 

@@ -162,7 +162,7 @@ static bool build_unit(struct cpu *cpu, struct unit *u, uint64_t pc, struct supe
 static void instrument_block(struct cpu *cpu, struct unit *u, int i)
 {
     u->ops[i] = NULL;
-    u->n_ops[i] = 0;
+    u->n_ops[i] = u->n_merged[i] = 0;
     if (!plugin_wants_tb_trans())
         return;
     jit_use_libc(cpu);
@@ -172,19 +172,18 @@ static void instrument_block(struct cpu *cpu, struct unit *u, int i)
         plugin_gen_insn_end();
     }
     u->ops[i] = plugin_gen_tb_end(cpu, &u->n_ops[i]);
+    plugin_ops_fold(u, i);
 }
 
-/* True if a callback runs at instruction n of block i: it may look at the flags. */
-static bool has_call(const struct unit *u, int i, unsigned n)
+/* For a start, all flags are live where a callback runs in block i: it may look at them. */
+static void mark_calls(struct unit *u, int i)
 {
-    unsigned index = n - u->first[i];
+    memset(u->live + u->first[i], 0, (u->first[i + 1] - u->first[i]) * sizeof(u->live[0]));
     for (size_t k = 0; k < u->n_ops[i]; k++) {
         const struct plugin_op *op = &u->ops[i][k];
-        bool here = op->place == PLACE_TB ? index == 0 : op->insn == index;
-        if (here && (op->kind == OP_CALL || op->kind == OP_CALL_COND))
-            return true;
+        if (op->kind == OP_CALL || op->kind == OP_CALL_COND)
+            u->live[u->first[i] + (op->place == PLACE_TB ? 0 : op->insn)] = UINT16_MAX;
     }
-    return false;
 }
 
 /* True if the arithmetic flags are written before they are read from the start of block i on. */
@@ -193,7 +192,7 @@ static bool block_kills_flags(const struct unit *u, int i)
     unsigned open = FLAGS_ARITH;
     for (unsigned n = u->first[i]; n < u->first[i + 1] && open; n++) {
         const struct insn *in = &u->insn[n];
-        if (in->flags_read & open || in->kind != INSN_NEXT || has_call(u, i, n))
+        if (in->flags_read & open || in->kind != INSN_NEXT || u->live[n])
             return false;
         open &= ~(unsigned)in->flags_written;
     }
@@ -259,9 +258,7 @@ static void find_live_flags(struct unit *u)
         live = live_behind(u, i, live);
         for (unsigned n = u->first[i + 1]; n-- > u->first[i];) {
             const struct insn *in = &u->insn[n];
-            live = (live & ~(unsigned)in->flags_written) | in->flags_read;
-            if (u->n_ops[i] && has_call(u, i, n))
-                live = ~0u;
+            live = (live & ~(unsigned)in->flags_written) | in->flags_read | u->live[n];
             u->live[n] = (uint16_t)live;
         }
     }
@@ -302,6 +299,7 @@ static struct superblock *make_superblock(const struct unit *u, const struct sup
             .sb = sb,
             .ops = u->ops[i],
             .n_ops = (uint32_t)u->n_ops[i],
+            .n_merged = (uint32_t)u->n_merged[i],
             .n_insns = (uint16_t)(u->first[i + 1] - u->first[i]),
             .size = (uint16_t)(last->pc + last->len - first->pc),
             .flags_dead = !(u->live[u->first[i]] & FLAGS_ARITH),
@@ -336,9 +334,12 @@ static struct tb *translate_unit(struct cpu *cpu, struct superblock *pages, enum
         if (opt.log & LOG_IN_ASM)
             log_block(&unit, i);
         instrument_block(cpu, &unit, i);
+        mark_calls(&unit, i);
     }
     find_dead_exits(&unit);
     find_live_flags(&unit);
+    for (int i = 0; i < unit.n_tbs; i++)
+        plugin_ops_merge(&unit, i);
     struct superblock *sb = make_superblock(&unit, pages);
     if (sb && jit_lower(sb, &unit, entry))
         return &sb->tb[0];
@@ -377,6 +378,7 @@ void translate_again(const struct superblock *sb, struct unit *u)
         u->first[u->n_tbs] = (uint16_t)n;
         u->ops[u->n_tbs] = tb->ops;
         u->n_ops[u->n_tbs] = tb->n_ops;
+        u->n_merged[u->n_tbs] = tb->n_merged;
         const uint8_t *code = tb->code ? tb->code : (const uint8_t *)pc;
         for (unsigned end = n + tb->n_insns; n < end; n++) {
             decode(&u->insn[n], code, 15, pc);
@@ -387,5 +389,7 @@ void translate_again(const struct superblock *sb, struct unit *u)
     }
     u->first[u->n_tbs] = (uint16_t)n;
     u->exits_dead = sb->exits_dead;
+    for (int i = 0; i < u->n_tbs; i++)
+        mark_calls(u, i);
     find_live_flags(u);
 }

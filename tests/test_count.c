@@ -18,7 +18,7 @@
 
 /* clang-format off */
 static const char *const programs[] = {
-    "addressing", "riprel", "calls", "branches", "strings", "hello-musl-static",
+    "addressing", "riprel", "calls", "branches", "strings", "faults", "hello-musl-static",
 };
 /* Each must report the number of instructions. */
 static const struct {
@@ -73,13 +73,15 @@ static void single_step(struct stream *s, pid_t pid)
     waitpid(pid, &s->status, 0); /* at its first instruction */
     while (WIFSTOPPED(s->status)) {
         uint64_t pc = read_pc(pid);
+        int sig = WSTOPSIG(s->status) == SIGTRAP ? 0 : WSTOPSIG(s->status);
 
-        if (pc != last || !is_repeating(pid, pc))
+        /* A signal stops it at the instruction that has been counted and faults. */
+        if (!sig && (pc != last || !is_repeating(pid, pc)))
             s->count++;
         last = pc;
         assert_in_range(pc, LOW, LOW + SPAN - 1);
         s->executed[pc - LOW] = true;
-        ptrace(PTRACE_SINGLESTEP, pid, 0, 0);
+        ptrace(PTRACE_SINGLESTEP, pid, 0, sig);
         waitpid(pid, &s->status, 0);
     }
 }

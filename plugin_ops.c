@@ -1,0 +1,451 @@
+/* plugin_ops.c: makes what plugins asked for in a block cheaper, in a way that no plugin can tell.
+ *
+ * Calls whose effect is known (plugin_fold_x86_64.c) become inline operations. Additions to one
+ * counter become one addition where the flags are dead, if nothing in between can look at the
+ * counter. What is counted too early or too late when the guest leaves a block in the middle is
+ * corrected then: the merged operations are kept behind those that are carried out.
+ *
+ * May know: decoded instructions and the list of operations. Must not know: any ISA, the API, or
+ * how operations become code. Everything here runs under tb_lock. */
+#include "emu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_GUARDS  8  /* in a block; with more, calls stay calls */
+#define MAX_FOLDED  16 /* operations of one call */
+#define MAX_LEADERS 16 /* counters of one segment */
+
+static unsigned rank_of(const struct plugin_op *op)
+{
+    return op->place == PLACE_TB ? 0 : 1 + 2u * op->insn + (op->place == PLACE_MEM);
+}
+
+static bool is_at_pointer(const struct plugin_op *op)
+{
+    return op->kind >= OP_ADD_PTR;
+}
+
+/* ---- calls that become operations ---------------------------------------------------- */
+
+/* The list being made from a block's. */
+struct folding {
+    struct plugin_op *out;
+    size_t n, room;
+    struct plugin_op guard[MAX_GUARDS];
+    int n_guards;
+    bool may_guard; /* nothing in the block can change what a guard has found */
+    /* The latest call and what became of it: many blocks have only one, again and again. */
+    struct plugin_op call, folded[MAX_FOLDED];
+    int n_folded;
+};
+
+static void append_op(struct folding *f, const struct plugin_op *op)
+{
+    if (f->n == f->room) {
+        f->room = 2 * f->room + 64;
+        f->out = realloc(f->out, f->room * sizeof *f->out);
+        if (!f->out)
+            die("out of memory");
+    }
+    f->out[f->n++] = *op;
+}
+
+static void fold_again(struct folding *f, const struct plugin_op *op)
+{
+    if (f->n_folded && f->call.func == op->func && f->call.udata == op->udata &&
+        f->call.place == op->place)
+        return;
+    f->call = *op;
+    f->n_folded = plugin_fold(op, f->folded, MAX_FOLDED);
+}
+
+static bool add_guard(struct folding *f, const struct plugin_op *guard)
+{
+    for (int i = 0; i < f->n_guards; i++)
+        if (f->guard[i].ptr == guard->ptr && f->guard[i].size == guard->size)
+            return f->guard[i].imm == guard->imm;
+    if (!f->may_guard || f->n_guards == MAX_GUARDS)
+        return false;
+    f->guard[f->n_guards] = *guard;
+    f->guard[f->n_guards].place = PLACE_TB;
+    f->guard[f->n_guards++].insn = 0;
+    return true;
+}
+
+/* Appends what the call op does; false: it stays a call. */
+static bool fold_call(struct folding *f, const struct plugin_op *op)
+{
+    int i = 0;
+    fold_again(f, op);
+    if (f->n_folded < 0)
+        return false;
+    for (; i < f->n_folded && f->folded[i].kind == OP_GUARD; i++)
+        if (!add_guard(f, &f->folded[i]))
+            return false;
+    for (; i < f->n_folded; i++) {
+        struct plugin_op part = f->folded[i];
+        part.insn = op->insn;
+        part.pc = op->pc;
+        part.rw = op->rw;
+        append_op(f, &part);
+    }
+    return true;
+}
+
+static bool overlap(const struct plugin_op *a, const struct plugin_op *b)
+{
+    uintptr_t x = (uintptr_t)a->ptr, y = (uintptr_t)b->ptr;
+    return x < y + b->size && y < x + a->size;
+}
+
+/* True if nothing that the block does changes a word that a guard has looked at. */
+static bool guards_hold(const struct folding *f)
+{
+    for (size_t i = 0; i < f->n; i++)
+        for (int g = 0; is_at_pointer(&f->out[i]) && g < f->n_guards; g++)
+            if (overlap(&f->out[i], &f->guard[g]))
+                return false;
+    return true;
+}
+
+/* False: there are guards, and a call that stays may change what they look at. */
+static bool fold_list(struct folding *f, const struct plugin_op *ops, size_t n)
+{
+    f->n = 0;
+    f->n_guards = f->n_folded = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (ops[i].kind == OP_CALL && fold_call(f, &ops[i]))
+            continue;
+        if (f->may_guard && (ops[i].kind == OP_CALL || ops[i].kind == OP_CALL_COND))
+            return false;
+        append_op(f, &ops[i]);
+    }
+    return guards_hold(f);
+}
+
+void plugin_ops_fold(struct unit *u, int block)
+{
+    static struct folding f;
+    f.may_guard = true;
+    if (!fold_list(&f, u->ops[block], u->n_ops[block])) {
+        f.may_guard = false;
+        fold_list(&f, u->ops[block], u->n_ops[block]);
+    }
+    free(u->ops[block]);
+    u->n_ops[block] = f.n + (size_t)f.n_guards;
+    u->ops[block] = malloc((u->n_ops[block] + 1) * sizeof *f.out);
+    if (!u->ops[block])
+        die("out of memory");
+    memcpy(u->ops[block], f.guard, (size_t)f.n_guards * sizeof *f.out);
+    if (f.n)
+        memcpy(u->ops[block] + f.n_guards, f.out, f.n * sizeof *f.out);
+}
+
+/* ---- additions that become one ------------------------------------------------------- */
+
+/* Operations [start, end) of a block, in which nothing looks at counters, and the instructions
+ * before which an operation may run with them. */
+struct segment {
+    size_t start, end;
+    unsigned first, last;
+    unsigned limit;    /* highest rank that belongs to it */
+    bool before_block; /* an operation of the block's own follows: stay before that */
+};
+
+/* The merged list of one block: what is carried out grows from the front, what is merged is kept
+ * from the back on. */
+struct merging {
+    const struct unit *u;
+    int block;
+    struct plugin_op *out;
+    size_t n, merged; /* out[merged .. capacity) is merged */
+};
+
+/* One counter of a segment. */
+struct leader {
+    struct plugin_op op;
+    unsigned parts;
+    bool in_place; /* the flags are dead where its latest part is */
+    bool worth;    /* it is cheaper than its parts */
+};
+static struct leader never; /* of operations that never run */
+
+static const struct insn *block_insn(const struct merging *m, unsigned index)
+{
+    return &m->u->insn[m->u->first[m->block] + index];
+}
+
+static bool flags_dead(const struct merging *m, unsigned index)
+{
+    return !(m->u->live[m->u->first[m->block] + index] & FLAGS_ARITH);
+}
+
+/* Instructions that may leave the block though others follow. */
+static bool may_leave(const struct insn *in)
+{
+    return in->flags & (INSN_SETS_GS | INSN_USES_GS | INSN_BRANCH_REL);
+}
+
+static bool is_addition(const struct plugin_op *op)
+{
+    return op->kind == OP_ADD || (op->kind == OP_ADD_PTR && !op->locked);
+}
+
+/* True if something that looks runs between the accesses that operation k counts. */
+static bool is_watched(const struct merging *m, size_t k)
+{
+    const struct plugin_op *ops = m->u->ops[m->block];
+    unsigned rank = rank_of(&ops[k]);
+    while (k > 0 && rank_of(&ops[k - 1]) == rank)
+        k--;
+    for (; k < m->u->n_ops[m->block] && rank_of(&ops[k]) == rank; k++)
+        if (!is_addition(&ops[k]))
+            return true;
+    return false;
+}
+
+/* How often operation k runs each time the block does; -1: it is better not asked. */
+static int count_runs(const struct merging *m, size_t k)
+{
+    const struct plugin_op *op = &m->u->ops[m->block][k];
+    if (op->place != PLACE_MEM)
+        return 1;
+    return is_watched(m, k) ? -1 : guest_count_accesses(block_insn(m, op->insn), op->rw);
+}
+
+static bool same_counter(const struct plugin_op *a, const struct plugin_op *b)
+{
+    return a->kind == b->kind &&
+           (a->kind == OP_ADD ? a->offset == b->offset : a->ptr == b->ptr && a->size == b->size);
+}
+
+/* Two counters that share bytes: their order matters. */
+static bool entangled(const struct plugin_op *a, const struct plugin_op *b)
+{
+    if (a->kind != b->kind)
+        return false;
+    return a->kind == OP_ADD ? a->offset < b->offset + 8 && b->offset < a->offset + 8
+                             : overlap(a, b);
+}
+
+/* The segment of the block's list that begins at operation start; nothing of it may run before
+ * instruction first. */
+static struct segment find_segment(const struct merging *m, size_t start, unsigned first)
+{
+    const struct plugin_op *ops = m->u->ops[m->block];
+    size_t n = m->u->n_ops[m->block];
+    unsigned last = m->u->first[m->block + 1] - m->u->first[m->block] - 1u;
+    struct segment s = {start, start, first, last, 2 + 2 * last, false};
+    for (unsigned i = first; i < s.last; i++)
+        if (may_leave(block_insn(m, i))) {
+            s.last = i;
+            s.limit = 1 + 2 * i;
+        }
+    while (s.end < n && is_addition(&ops[s.end]) && rank_of(&ops[s.end]) <= s.limit)
+        s.end++;
+    if (s.end < n && rank_of(&ops[s.end]) <= s.limit) {
+        s.before_block = ops[s.end].place == PLACE_TB;
+        s.last = s.before_block ? 0 : ops[s.end].insn;
+    }
+    return s;
+}
+
+/* The counter of op among the leaders, added if need be; NULL: it is not to be merged. */
+static struct leader *find_leader(struct leader *leaders, unsigned *n, const struct plugin_op *op)
+{
+    for (unsigned i = 0; i < *n; i++)
+        if (same_counter(&leaders[i].op, op))
+            return &leaders[i];
+    for (unsigned i = 0; i < *n; i++)
+        if (entangled(&leaders[i].op, op))
+            return NULL;
+    if (*n == MAX_LEADERS)
+        return NULL;
+    leaders[*n] = (struct leader){.op = *op};
+    leaders[*n].op.imm = 0;
+    return &leaders[(*n)++];
+}
+
+/* Where the segment's additions are made: before the first instruction with dead flags. */
+static unsigned choose_place(const struct merging *m, const struct segment *s)
+{
+    for (unsigned i = s->first; i <= s->last; i++)
+        if (flags_dead(m, i))
+            return i;
+    return s->first;
+}
+
+/* Finds the segment's counters; returns their number. leader_of[k]: that of operation start + k,
+ * or NULL. */
+static unsigned find_leaders(const struct merging *m, const struct segment *s,
+                             struct leader *leaders, struct leader **leader_of)
+{
+    unsigned n = 0;
+    for (size_t k = s->start; k < s->end; k++) {
+        const struct plugin_op *op = &m->u->ops[m->block][k];
+        int runs = count_runs(m, k);
+        struct leader *leader = runs < 0 ? NULL : runs ? find_leader(leaders, &n, op) : &never;
+        leader_of[k - s->start] = leader;
+        if (!leader || leader == &never)
+            continue;
+        leader->op.imm += op->imm * (unsigned)runs;
+        leader->in_place = flags_dead(m, op->insn);
+        leader->worth |= op->place == PLACE_MEM || leader->parts++;
+    }
+    return n;
+}
+
+/* Takes the leaders that are no cheaper at instruction place back. */
+static void drop_leaders(const struct merging *m, struct leader *leaders, unsigned n,
+                         struct leader **leader_of, size_t parts, unsigned place)
+{
+    for (unsigned i = 0; i < n; i++)
+        leaders[i].worth |= !leaders[i].in_place && flags_dead(m, place);
+    for (size_t k = 0; k < parts; k++)
+        if (leader_of[k] && leader_of[k] != &never && !leader_of[k]->worth)
+            leader_of[k] = NULL;
+}
+
+static void append_leaders(struct merging *m, const struct segment *s, struct leader *leaders,
+                           unsigned n, unsigned place)
+{
+    for (unsigned i = 0; i < n; i++) {
+        struct plugin_op *op = &leaders[i].op;
+        if (!leaders[i].worth)
+            continue;
+        op->place = s->before_block ? PLACE_TB : PLACE_INSN;
+        op->insn = (uint16_t)place;
+        op->pc = block_insn(m, place)->pc;
+        op->leader = (uint32_t)m->n;
+        m->out[m->n++] = *op;
+    }
+}
+
+/* Keeps what leaders do now, for plugin_ops_settle. */
+static void keep_parts(struct merging *m, const struct segment *s, struct leader **leader_of)
+{
+    for (size_t k = s->start; k < s->end; k++) {
+        struct leader *leader = leader_of[k - s->start];
+        if (!leader || leader == &never)
+            continue;
+        struct plugin_op *part = &m->out[--m->merged];
+        *part = m->u->ops[m->block][k];
+        part->imm *= (unsigned)count_runs(m, k);
+        part->leader = leader->op.leader;
+    }
+}
+
+static void merge_segment(struct merging *m, const struct segment *s)
+{
+    struct leader leaders[MAX_LEADERS], *leader_of[s->end - s->start];
+    const struct plugin_op *ops = m->u->ops[m->block];
+    unsigned n = find_leaders(m, s, leaders, leader_of), place = choose_place(m, s);
+    size_t k = s->start;
+    drop_leaders(m, leaders, n, leader_of, s->end - s->start, place);
+    for (; k < s->end && rank_of(&ops[k]) < 1 + 2 * place; k++)
+        if (!leader_of[k - s->start])
+            m->out[m->n++] = ops[k];
+    append_leaders(m, s, leaders, n, place);
+    for (; k < s->end; k++)
+        if (!leader_of[k - s->start])
+            m->out[m->n++] = ops[k];
+    keep_parts(m, s, leader_of);
+}
+
+static void copy_segment(struct merging *m, const struct segment *s)
+{
+    for (size_t k = s->start; k < s->end; k++)
+        m->out[m->n++] = m->u->ops[m->block][k];
+}
+
+/* Merges the block's list into m->out. */
+static void merge_list(struct merging *m)
+{
+    const struct plugin_op *ops = m->u->ops[m->block];
+    size_t n = m->u->n_ops[m->block], k = 0;
+    unsigned first = 0, count = m->u->first[m->block + 1] - m->u->first[m->block];
+    while (k < n) {
+        struct segment s = find_segment(m, k, first);
+        if (s.end > s.start && first < count)
+            merge_segment(m, &s);
+        else
+            copy_segment(m, &s);
+        k = s.end;
+        first = s.last + 1;
+        if (k < n && rank_of(&ops[k]) <= s.limit) {
+            first = s.last + (ops[k].place == PLACE_MEM);
+            m->out[m->n++] = ops[k++];
+        }
+    }
+}
+
+void plugin_ops_merge(struct unit *u, int block)
+{
+    size_t n = u->n_ops[block], room = 2 * n;
+    if (!n)
+        return;
+    struct merging m = {u, block, malloc(room * sizeof *m.out), 0, room};
+    if (!m.out)
+        die("out of memory");
+    merge_list(&m);
+    u->n_merged[block] = room - m.merged;
+    memmove(m.out + m.n, m.out + m.merged, u->n_merged[block] * sizeof *m.out);
+    u->n_ops[block] = m.n;
+    free(u->ops[block]);
+    u->ops[block] = m.out;
+}
+
+/* ---- in C ---------------------------------------------------------------------------- */
+
+static void *word_of(struct cpu *cpu, const struct plugin_op *op)
+{
+    return is_at_pointer(op) ? op->ptr : (uint8_t *)cpu + op->offset;
+}
+
+static void add_to_word(struct cpu *cpu, const struct plugin_op *op, uint64_t by)
+{
+    void *word = word_of(cpu, op);
+    switch (is_at_pointer(op) ? op->size : 8) {
+    case 1:
+        __atomic_fetch_add((uint8_t *)word, (uint8_t)by, __ATOMIC_RELAXED);
+        break;
+    case 2:
+        __atomic_fetch_add((uint16_t *)word, (uint16_t)by, __ATOMIC_RELAXED);
+        break;
+    case 4:
+        __atomic_fetch_add((uint32_t *)word, (uint32_t)by, __ATOMIC_RELAXED);
+        break;
+    default:
+        __atomic_fetch_add((uint64_t *)word, by, __ATOMIC_RELAXED);
+    }
+}
+
+void plugin_ops_run(struct cpu *cpu, const struct plugin_op *op)
+{
+    if (op->kind == OP_ADD || op->kind == OP_ADD_PTR)
+        add_to_word(cpu, op, op->imm);
+    else
+        memcpy(word_of(cpu, op), &op->imm, op->kind == OP_STORE ? 8 : op->size);
+}
+
+void plugin_ops_settle(struct cpu *cpu, const struct tb *tb, unsigned done)
+{
+    const struct plugin_op *merged = tb->ops + tb->n_ops;
+    for (uint32_t i = 0; i < tb->n_merged; i++) {
+        bool counts = rank_of(&merged[i]) < done;
+        bool counted = rank_of(&tb->ops[merged[i].leader]) < done;
+        if (counts != counted)
+            add_to_word(cpu, &merged[i], counts ? merged[i].imm : -merged[i].imm);
+    }
+}
+void plugin_ops_stale(const struct tb *tb)
+{
+    for (uint32_t i = 0; i < tb->n_ops && tb->ops[i].kind == OP_GUARD; i++) {
+        const struct plugin_op *guard = &tb->ops[i];
+        uint64_t word = 0;
+        memcpy(&word, guard->ptr, guard->size);
+        if (word != guard->imm)
+            plugin_fold_failed(guard->func);
+    }
+}
