@@ -44,7 +44,7 @@ NODE(d, b, a, c)
 
 int main(void)
 {
-    for (int i = 0; i < 600; i++)
+    for (int i = 0; i < 1200; i++)
         a(20);
     printf("%u\n", visits);
     return 0;

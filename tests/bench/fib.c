@@ -8,7 +8,7 @@ __attribute__((noinline, optimize("no-optimize-sibling-calls"))) static unsigned
 
 int main(void)
 {
-    volatile unsigned n = 39;
+    volatile unsigned n = 41;
 
     printf("%u\n", fib(n));
     return 0;

@@ -55,7 +55,7 @@ int main(void)
         x = x * 1664525 + 1013904223;
         shapes[i] = (struct shape){&kinds[(x >> 20) % 3], 1 + (x >> 8) % 1000, 1 + (x >> 4) % 77};
     }
-    for (int round = 0; round < 30; round++) {
+    for (int round = 0; round < 36; round++) {
         for (int i = 0; i < N; i++)
             shapes[i].methods->scale(&shapes[i], i & 1 ? 1.01 : 0.99);
         qsort(shapes, N, sizeof shapes[0], by_area);
