@@ -10,9 +10,9 @@
 #ifndef ACCESSES_H
 #define ACCESSES_H
 
-#define SAME   ""
-#define NONE   "none" /* QEMU reports nothing */
-#define NOT_IN "?"    /* QEMU does not know the instruction */
+#define SAME      ""
+#define NONE      "none" /* QEMU reports nothing */
+#define NOT_IN    "?"    /* QEMU does not know the instruction */
 
 #define ALWAYS    "sse2"
 #define STACK     "mov %rbx, %rsp\n"
@@ -21,9 +21,10 @@
 #define MASK_YMM  "vmovdqu access_mask(%rip), %ymm1\n vmovdqu access_data(%rip), %ymm2\n"
 #define INDEX_YMM "vmovdqu access_index(%rip), %ymm3\n"
 #define INDEX_64  "vpmovsxdq access_index(%rip), %ymm3\n"
-#define MASK_K    "mov $0xa5a5a5a5a5a5a5a6, %rax\n kmovq %rax, %k1\n vmovdqu64 access_data(%rip), %zmm2\n"
-#define INDEX_ZMM "vmovdqu64 access_index(%rip), %zmm3\n"
-#define IMAGE     "mov $7, %eax\n xor %edx, %edx\n"
+#define MASK_K                                                                                     \
+    "mov $0xa5a5a5a5a5a5a5a6, %rax\n kmovq %rax, %k1\n vmovdqu64 access_data(%rip), %zmm2\n"
+#define INDEX_ZMM    "vmovdqu64 access_index(%rip), %zmm3\n"
+#define IMAGE        "mov $7, %eax\n xor %edx, %edx\n"
 
 /* clang-format off */
 #define ACCESS_ROWS(X) \
