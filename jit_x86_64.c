@@ -1785,9 +1785,10 @@ void jit_table_set(struct tb *tb, enum indirect by)
 
 void jit_table_offer(struct tb *tb, enum indirect by)
 {
-    set_large_entry(tb->pc, tb->host);
     if (table_get(tb->pc, by) == table_nowhere(by))
         table_put(tb->pc, by, tb->pad[by]);
+    else
+        set_large_entry(tb->pc, tb->host);
 }
 
 bool jit_table_has(const struct tb *tb, enum indirect by)

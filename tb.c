@@ -116,20 +116,21 @@ void *tb_alloc(size_t size)
 /* ---- lookup -------------------------------------------------------------------------------------
  */
 
-/* Spreads addresses evenly; the upper bits are the best. */
-static uint32_t hash(uint64_t pc)
+/* Code that lies together uses entries that lie together: a child of fork() that translates a
+ * little code copies few pages of the tables. */
+static uint64_t hash(uint64_t pc, unsigned shift, unsigned bits)
 {
-    return (uint32_t)pc * 0x9e3779b1u;
+    return ((pc >> shift) ^ (pc >> (shift + bits)) * 0x9e5) & ((1ull << bits) - 1);
 }
 
 static struct tb **bucket_of(uint64_t pc)
 {
-    return &cache.tables->bucket[hash(pc) >> (32 - BUCKET_BITS)];
+    return &cache.tables->bucket[hash(pc, 3, BUCKET_BITS)];
 }
 
 static uint64_t *filter_word(uint64_t pc, uint64_t *bit)
 {
-    uint32_t index = hash(pc) >> (32 - FILTER_BITS);
+    uint64_t index = hash(pc, 0, FILTER_BITS);
     *bit = 1ull << index % 64;
     return &cache.tables->filter[index / 64];
 }
@@ -202,7 +203,7 @@ static bool bind(struct link *link, struct tb *tb)
 
 static struct link **waiting_list(uint64_t target)
 {
-    return &cache.tables->waiting[hash(target) >> (32 - WAIT_BITS)];
+    return &cache.tables->waiting[hash(target, 3, WAIT_BITS)];
 }
 
 /* Binds the exits that wait for tb; those that cannot be bound stay. */
