@@ -80,6 +80,7 @@ void lock_release(struct lock *lock);
 /* Sleeps while *word has the value; may return early. */
 void lock_wait(int *word, int value);
 void lock_wake_all(int *word);
+long raw_futex(int *word, int op, int value); /* futex_x86_64.S */
 
 /* ---- elf.c: program and interpreter, initial stack, symbols --------------------------------- */
 
@@ -594,7 +595,6 @@ uint64_t jit_enter(struct cpu *cpu); /* runs from cpu->jump; returns the exit re
  * until this was called; does nothing otherwise. */
 void jit_use_libc(struct cpu *cpu);
 void jit_need_libc(void); /* the same where the cpu is not known; a system call */
-long raw_futex(int *word, int op, int value);
 /* What cpu->jump may be besides code in the cache. */
 extern const char jit_forward_syscall[]; /* makes the guest's syscall, then EXIT_SYSRET */
 extern const char jit_raise[];           /* lets signal.c change the guest's state */

@@ -153,15 +153,6 @@ jit_need_libc:
     jnz jit_use_libc
     ret
 
-/* long raw_futex(int *word, int op, int value): without a time-out and without errno. */
-    .globl raw_futex
-    .type raw_futex, @function
-raw_futex:
-    xor %r10d, %r10d
-    mov $202, %eax
-    syscall
-    ret
-
     .type jit_load_vec, @function
 jit_load_vec:
     ldmxcsr CPU_MXCSR(%rbx)
