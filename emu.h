@@ -828,7 +828,7 @@ struct plugin_op {
     uint8_t cond;        /* enum qemu_plugin_cond, EQ..GE only */
     uint8_t cb_flags;    /* enum qemu_plugin_cb_flags */
     uint8_t size;        /* of the word at ptr */
-    bool locked;         /* OP_ADD_PTR: atomic */
+    bool locked;         /* OP_ADD_PTR, OP_LOCK, OP_UNLOCK: atomic */
     uint16_t insn;       /* index of the instruction in its block */
     uint32_t leader;     /* merged: index of the operation that does its work */
     uint64_t pc;         /* its address (PLACE_TB: the block's) */

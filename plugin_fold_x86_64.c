@@ -8,6 +8,7 @@
  *
  * Within a critical section nothing is decided by memory: another thread may be about to change it.
  * A lock that is taken in its fast path and one that has waiters lead to the plugin's own code.
+ * While the process has one thread, locks need no atomic instructions.
  *
  * May know: the ISA, the ABI, the API's counters. Must not know: how operations become code. It
  * trusts what callee_x86_64.c trusts. Everything here runs under tb_lock. */
@@ -459,6 +460,21 @@ static void run_inc_dec(struct fold *f, const struct insn *in)
     finish_alu(f, in, ALU_ADD, size, v);
 }
 
+/* glibc's: the process has had one thread only; absent elsewhere. */
+extern const char __libc_single_threaded __attribute__((weak));
+
+/* True, with a guard, if no other thread can be at a lock. */
+static bool is_alone(struct fold *f)
+{
+    if (!&__libc_single_threaded)
+        return false;
+    uint64_t at = (uintptr_t)&__libc_single_threaded;
+    bool alone = resolve(f, (struct value){MEMORY, 1, false, 0, at}) != 0;
+    if (!f->failed)
+        f->guard[f->n_guards - 1].func = NULL; /* no fault of the callback's if it fails */
+    return alone;
+}
+
 /* lock cmpxchg of a word from 0 to 1: taken here; where it is not, the call is made. */
 static void run_cmpxchg(struct fold *f, const struct insn *in)
 {
@@ -470,7 +486,9 @@ static void run_cmpxchg(struct fold *f, const struct insn *in)
         f->failed = true;
         return;
     }
+    bool alone = is_alone(f);
     add_effect(f, OP_LOCK, &at, 4, 1);
+    f->effect[0].locked = !alone;
     f->locked = true;
     set_flags(f, FLAGS_EQUAL, unknown, unknown, 4);
 }
@@ -515,6 +533,7 @@ static void run_xchg(struct fold *f, const struct insn *in)
         return;
     }
     add_effect(f, OP_UNLOCK, &at, 4, 0);
+    f->effect[f->n_effects - 1].locked = f->effect[0].locked;
     void (*func)(unsigned, void *) = run_rest;
     memcpy(&f->effect[f->n_effects - 1].func, &func, sizeof func);
     f->effect[f->n_effects - 1].udata = rest;

@@ -445,7 +445,7 @@ void plugin_ops_stale(const struct tb *tb)
         const struct plugin_op *guard = &tb->ops[i];
         uint64_t word = 0;
         memcpy(&word, guard->ptr, guard->size);
-        if (word != guard->imm)
+        if (word != guard->imm && guard->func)
             plugin_fold_failed(guard->func);
     }
 }
