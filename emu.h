@@ -895,6 +895,8 @@ uint32_t plugin_meminfo(unsigned size, unsigned mem_flags);
 void plugin_run_pending(void);
 bool plugin_is_pending(void); /* a bare cpu may ask */
 
+/* File of the plugin that the code belongs to, or NULL. */
+const char *plugin_at(const void *code);
 void qemu_plugin_vcpu_init_hook(struct cpu *cpu);
 void qemu_plugin_vcpu_exit_hook(struct cpu *cpu);
 void qemu_plugin_vcpu_syscall(struct cpu *cpu, int64_t num, const uint64_t args[8]);
@@ -1044,6 +1046,11 @@ static inline void plugin_run_pending(void)
 static inline bool plugin_is_pending(void)
 {
     return false;
+}
+static inline const char *plugin_at(const void *code)
+{
+    (void)code;
+    return NULL;
 }
 static inline void qemu_plugin_vcpu_init_hook(struct cpu *cpu)
 {

@@ -1911,8 +1911,6 @@ enum stop jit_fault(struct cpu *cpu, struct host_state *state, uint64_t address)
  * soon, but for a loop that never sets them. */
 static bool are_flags_lost(struct cpu *cpu, const struct roll *roll)
 {
-    if (!cpu->pending)
-        cpu->steps = 0;
     return roll->flags_lost && cpu->steps++ < MAX_STEPS;
 }
 

@@ -488,6 +488,16 @@ static void scope_leave(const struct scope *outer)
     }
 }
 
+const char *plugin_at(const void *code)
+{
+    Dl_info where;
+    if (dladdr(code, &where))
+        for (const struct qemu_plugin_ctx *ctx = plugin.ctxs; ctx; ctx = ctx->next)
+            if (ctx->base == where.dli_fbase)
+                return where.dli_fname;
+    return NULL;
+}
+
 int plugin_api_version(const void *caller)
 {
     if (current)

@@ -262,7 +262,9 @@ static int64_t set_alt_stack(struct signal_state *state, const stack_t *new, uin
         return -EINVAL;
     if (mode != SS_DISABLE && new->ss_size < KERNEL_MINSIGSTKSZ)
         return -ENOMEM;
-    state->alt = mode == SS_DISABLE ? (stack_t){.ss_flags = new->ss_flags} : *new;
+    state->alt = *new;
+    if (mode == SS_DISABLE)
+        state->alt = (stack_t){.ss_flags = new->ss_flags};
     return 0;
 }
 
@@ -545,6 +547,7 @@ static void deliver(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
     uint64_t mask = guest_mask(cpu, uc);
     cpu->signals->held = false;
     cpu->pending = 0;
+    cpu->steps = 0;
     enter_handler(cpu, &copy, uc, mask, false);
 }
 
@@ -657,17 +660,42 @@ static bool handle_step(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
     return true;
 }
 
+/* The guest's code at pc in hexadecimal. */
+static void print_bytes(char *text, size_t size, uint64_t pc)
+{
+    uint8_t code[15];
+    size_t n = vma_code_avail(pc, sizeof(code));
+    if (!guest_copy(code, (const void *)pc, n))
+        n = 0;
+    *text = 0;
+    for (size_t i = 0; i < n; i++)
+        snprintf(text + 3 * i, size - 3 * i, " %02x", code[i]);
+}
+
+/* A fault of C code, told apart from those of the guest. Inside libc it is its caller's. */
+static void explain_own_fault(int sig, const siginfo_t *info, const ucontext_t *uc)
+{
+    uint64_t pc = this_cpu ? this_cpu->pc : 0;
+    const char *whose = plugin_at((const void *)uc->uc_mcontext.gregs[REG_RIP]);
+    char bytes[3 * 15 + 1];
+    print_bytes(bytes, sizeof(bytes), pc);
+    if (!whose)
+        whose = this_cpu && this_cpu->in_plugin ? "emu or of the plugin that it runs" : "emu";
+    warn("internal error: version " EMU_VERSION ", signal %d (%s) at host pc 0x%llx, address %p, "
+         "last guest pc in C 0x%llx (bytes%s): this is a fault of %s, not of the program",
+         sig, strsignal(sig), (unsigned long long)uc->uc_mcontext.gregs[REG_RIP], info->si_addr,
+         (unsigned long long)pc, bytes, whose);
+}
+
 _Noreturn static void report_own_fault(int sig, const siginfo_t *info, const ucontext_t *uc)
 {
     if (!plugin_explain_fault((const void *)uc->uc_mcontext.gregs[REG_RIP]))
-        warn("internal error: version " EMU_VERSION
-             " caught signal %d at host pc 0x%llx, address %p, "
-             "guest pc 0x%llx; this is a fault of emu or of a plugin, not of the program",
-             sig, (unsigned long long)uc->uc_mcontext.gregs[REG_RIP], info->si_addr,
-             this_cpu ? (unsigned long long)this_cpu->pc : 0);
+        explain_own_fault(sig, info, uc);
     struct action fatal = {0};
+    uint64_t only = ~BIT(sig);
     set_host_action(sig, &fatal);
     syscall(SYS_kill, getpid(), sig);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &only, NULL, sizeof(only));
     _exit(128 + sig);
 }
 

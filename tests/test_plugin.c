@@ -40,6 +40,7 @@ static const struct {
     {"undefined",   "broken",  "-DUNDEFINED"},
     {"uninstalls",  "broken",  "-DUNINSTALL"},
     {"badid",       "broken",  "-DBAD_ID"},
+    {"crash",       "broken",  "-DCRASH"},
     {"glib",        "glib",    ""},
     {"order1",      "order",   "-DNAME='\"first\"'"},
     {"order2",      "order",   "-DNAME='\"second\"'"},
@@ -191,6 +192,7 @@ static const struct row rows[] = {
     {"uninstalls",     {"-plugin", "./uninstalls.so", PROGRAM}, NULL, ABORT,
                        "Calling qemu_plugin_uninstall from the install function is a bug"},
     {"bad id",         {"-plugin", "./badid.so", PROGRAM}, NULL, ABORT, "badid.so: qemu_plugin_register_flush_cb: invalid plugin id"},
+    {"crash",          {"-plugin", "./crash.so", PROGRAM}, NULL, SIGSEGV, "this is a fault of ./crash.so, not of the program\n"},
     {"missing guest",  {"-plugin", "./args.so", "/nonexistent"}, NULL, FAILS, "args" TARGET "\nemu: /nonexistent"},
 
     {"order",          {"-plugin", "./order1.so", "-plugin", "./order2.so", PROGRAM}, NULL, HELLO,

@@ -1,5 +1,5 @@
 /* Wrong in the way that a macro names: NO_INSTALL, NULL_INSTALL, NO_VERSION, VERSION=n, FAILS=n,
- * UNDEFINED, UNINSTALL (in install), BAD_ID. */
+ * UNDEFINED, UNINSTALL (in install), BAD_ID, CRASH (in a callback). */
 #include <qemu-plugin.h>
 
 #ifndef VERSION
@@ -17,6 +17,14 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_version = VERSION;
 void qemu_plugin_no_such_function(void);
 #endif
 
+#ifdef CRASH
+static void vcpu_init(unsigned vcpu, void *userdata)
+{
+    (void)vcpu, (void)userdata;
+    *(volatile char *)8 = 1;
+}
+#endif
+
 #ifdef NULL_INSTALL
 __asm__(".globl qemu_plugin_install; .set qemu_plugin_install, 0");
 #elif !defined NO_INSTALL
@@ -32,6 +40,9 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
 #endif
 #ifdef BAD_ID
     qemu_plugin_register_flush_cb(id + 1, NULL, NULL);
+#endif
+#ifdef CRASH
+    qemu_plugin_register_vcpu_init_cb(id, vcpu_init, NULL);
 #endif
     return FAILS;
 }
