@@ -23,6 +23,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -210,6 +211,27 @@ static void remove_range(uint64_t start, uint64_t end)
     }
 }
 
+/* The end of the stack, where the program's name is: the kernel joins mappings that touch, and the
+ * next may be emu's. */
+static uint64_t find_stack_end(uint64_t sp)
+{
+    const uint64_t *word = (const uint64_t *)sp + 1; /* behind argc: argv, envp, auxv */
+    for (int i = 0; i < 2; i++)
+        while (*word++)
+            ;
+    while (*word != AT_NULL && *word != AT_EXECFN)
+        word += 2;
+    return PAGE_UP(*word == AT_EXECFN ? word[1] + strlen((const char *)word[1]) + 9 : sp);
+}
+
+static void add_stack(uint64_t start, uint64_t sp)
+{
+    struct rlimit limit;
+    uint64_t end = find_stack_end(sp);
+    getrlimit(RLIMIT_STACK, &limit);
+    add_range(end - start > limit.rlim_cur ? end - limit.rlim_cur : start, end);
+}
+
 /* Writable memory of the guest at its start: all there is but emu's own. */
 static void find_ranges(uint64_t sp)
 {
@@ -220,8 +242,10 @@ static void find_ranges(uint64_t sp)
         if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s", &start, &end, perm) != 3 || perm[1] != 'w')
             continue;
         bool image = start < LOW_TABLES || (start >= HIGH_BRK && start < HIGH_BRK + (1ull << 32));
-        if (image || (sp >= start && sp < end))
+        if (image)
             add_range(start, end);
+        else if (sp >= start && sp < end)
+            add_stack(start, sp);
     }
     if (maps)
         fclose(maps);
