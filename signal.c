@@ -30,30 +30,30 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#define SIGNALS             64
-#define HOST_STACK          (256 << 10)
-#define RAISED_FRAME        (32 << 10) /* struct frame and the vector state of jit_raise */
-#define VECTOR_OFFSET       4096
-#define RED_ZONE            128
-#define KERNEL_SA_RESTORER  0x04000000
-#define KERNEL_MINSIGSTKSZ  2048
+#define SIGNALS              64
+#define HOST_STACK           (256 << 10)
+#define RAISED_FRAME         (32 << 10) /* struct frame and the vector state of jit_raise */
+#define VECTOR_OFFSET        4096
+#define RED_ZONE             128
+#define KERNEL_SA_RESTORER   0x04000000
+#define KERNEL_MINSIGSTKSZ   2048
 
-#define BIT(sig)            (1ull << ((sig)-1))
-#define SYNC_MASK           (BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGFPE) | BIT(SIGILL) | BIT(SIGTRAP))
+#define BIT(sig)             (1ull << ((sig)-1))
+#define SYNC_MASK            (BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGFPE) | BIT(SIGILL) | BIT(SIGTRAP))
 
-#define TRAP_PF             14
-#define WRITE_ERROR         2 /* in a page fault's error code */
-#define FLAG_RF             0x10000
+#define TRAP_PF              14
+#define WRITE_ERROR          2 /* in a page fault's error code */
+#define FLAG_RF              0x10000
 
-#define SS_AUTODISARM       (1u << 31)
+#define KERNEL_SS_AUTODISARM (1u << 31)
 
 /* uc_flags (arch/x86/include/uapi/asm/ucontext.h) and the selectors of a 64-bit program. */
-#define FLAG_FP_XSTATE      1
-#define FLAG_SIGCONTEXT_SS  2
-#define FLAG_STRICT_RESTORE 4
-#define USER_CS_AND_SS      0x2b000000000033
-#define VECTOR_MAGIC1       0x46505853
-#define VECTOR_MAGIC2       0x46505845
+#define FLAG_FP_XSTATE       1
+#define FLAG_SIGCONTEXT_SS   2
+#define FLAG_STRICT_RESTORE  4
+#define USER_CS_AND_SS       0x2b000000000033
+#define VECTOR_MAGIC1        0x46505853
+#define VECTOR_MAGIC2        0x46505845
 
 /* Kernel's struct sigaction. */
 struct action {
@@ -242,7 +242,8 @@ static bool is_within_alt_stack(const struct signal_state *state, uint64_t sp)
 
 static bool on_alt_stack(const struct signal_state *state, uint64_t sp)
 {
-    return !((unsigned)state->alt.ss_flags & SS_AUTODISARM) && is_within_alt_stack(state, sp);
+    return !((unsigned)state->alt.ss_flags & KERNEL_SS_AUTODISARM) &&
+           is_within_alt_stack(state, sp);
 }
 
 static int alt_stack_flags(const struct signal_state *state, uint64_t sp)
@@ -255,7 +256,7 @@ static int alt_stack_flags(const struct signal_state *state, uint64_t sp)
 /* sigaltstack's part that sets; sp: the guest's. */
 static int64_t set_alt_stack(struct signal_state *state, const stack_t *new, uint64_t sp)
 {
-    unsigned mode = (unsigned)new->ss_flags & ~SS_AUTODISARM;
+    unsigned mode = (unsigned)new->ss_flags & ~KERNEL_SS_AUTODISARM;
     if (on_alt_stack(state, sp))
         return -EPERM;
     if (mode != SS_DISABLE && mode != SS_ONSTACK && mode != 0)
@@ -364,7 +365,7 @@ static bool write_frame(struct signal_state *state, const struct action *act, co
     if (!fp_at || !guest_copy((void *)fp_at, fp, fp_size) ||
         !guest_copy((void *)frame_at, &frame, sizeof(frame)))
         return false;
-    if ((unsigned)state->alt.ss_flags & SS_AUTODISARM)
+    if ((unsigned)state->alt.ss_flags & KERNEL_SS_AUTODISARM)
         state->alt = (stack_t){.ss_flags = SS_DISABLE};
     return true;
 }
@@ -928,7 +929,7 @@ int64_t signal_sigaltstack(struct cpu *cpu, uint64_t ss, uint64_t old)
     uint64_t sp = guest_sp(cpu);
     stack_t new, previous = state->alt;
     previous.ss_flags =
-        (int)((unsigned)previous.ss_flags & SS_AUTODISARM) | alt_stack_flags(state, sp);
+        (int)((unsigned)previous.ss_flags & KERNEL_SS_AUTODISARM) | alt_stack_flags(state, sp);
     if (ss && !guest_copy(&new, (const void *)ss, sizeof(new)))
         return -EFAULT;
     int64_t error = ss ? set_alt_stack(state, &new, sp) : 0;
