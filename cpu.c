@@ -237,10 +237,13 @@ static bool are_flags_lost(struct cpu *cpu)
 static uint64_t run_code(struct cpu *cpu, uint64_t reason)
 {
     for (;;) {
-        if (cpu->pending || plugin_is_pending() || opt.log & LOG_IN_ASM)
+        /* Each is asked once: what comes behind a no would find the cpu bare. */
+        bool signal = cpu->pending, request = plugin_is_pending();
+        if (signal || request || opt.log & LOG_IN_ASM)
             jit_use_libc(cpu);
-        plugin_run_pending();
-        if (cpu->pending && !(signal_can_wait(cpu) && are_flags_lost(cpu))) {
+        if (request)
+            plugin_run_pending();
+        if (signal && !(signal_can_wait(cpu) && are_flags_lost(cpu))) {
             signal_deliver(cpu);
             break;
         }

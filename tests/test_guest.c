@@ -109,7 +109,7 @@ static const struct program programs[] = {
         "read line <&3; kill $!; wait $!; echo $? $line $(cat <&3)"}},
     {"dash",     REAL, {"/usr/bin/dash", "-c",
         "awk '{ n[length($2)]++ } END { for (i in n) print i, n[i] }' data | sort -n; "
-        "sed -n 's/a\\(.\\)/<\\1>/gp' data | head -5; find . -name 'd*' | sort; "
+        "sed -n 's/a\\(.\\)/<\\1>/gp' data | head -5; find . -maxdepth 1 -name 'd*' | sort; "
         "echo $(( 7 * 6 )); exit 3"}},
     {"awk",      REAL, {"/usr/bin/awk", "{ s += $1; w[$2]++ } END { print s, length(w), sin(s) }",
                         "data"}},
@@ -167,7 +167,7 @@ static const struct program programs[] = {
         "cd repository; git config user.name N; git config user.email e@x; cp ../data .; git add .; "
         "git commit -q -m one; sed -i 5,9d data; git diff --stat; git commit -qam two; git gc -q; "
         "git log --stat; git fsck --strict; git clone -q . ../cloned; git -C ../cloned show HEAD^ | "
-        "md5sum; rm -rf ../cloned"}},
+        "md5sum; rm -rf ../cloned ../repository"}},
     {"gcc-error", REAL, {"/usr/bin/gcc", "-fsyntax-only", "data"}},
     {"objdump",  REAL, {"/usr/bin/objdump", "-d", "/usr/bin/true"}},
     {"openssl",  REAL | INPUT, {"/usr/bin/openssl", "dgst", "-sha512"}},
