@@ -19,7 +19,7 @@ enum program_flag {
     REAL = 1,  /* a program of the system: `make check` runs it in the modes marked so */
     RACY = 2,  /* part of "stress" */
     INPUT = 4, /* reads the data file on stdin */
-    HEAVY = 8, /* much code that runs once: not in modes that translate it again and again */
+    HEAVY = 8, /* not in modes that translate code again and again, or take it in small steps */
 };
 
 struct program {
@@ -64,7 +64,7 @@ static const struct program programs[] = {
     {"execs",               RACY, {"execs"}},
     {"memory",              RACY, {"memory"}},
     {"threads",             RACY, {"threads"}},
-    {"storm",               RACY, {"storm"}},
+    {"storm",               RACY | HEAVY, {"storm"}},
     {"queue",               RACY, {"queue"}},
     {"frames",              0, {"frames"}},
     {"endure",              RACY, {"endure"}},
