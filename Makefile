@@ -139,12 +139,12 @@ has_header = $(shell $(CC) $(CPPFLAGS) -E -include $(1) - </dev/null >/dev/null 
 $(BUILD)/tests/bench_decode: TEST_LIBS = \
     $(call has_header,Zydis/Zydis.h,-DHAVE_ZYDIS -lZydis) \
     $(call has_header,capstone/capstone.h,-DHAVE_CAPSTONE -lcapstone)
+DISAS_DIRS ?= /usr/bin /usr/lib/x86_64-linux-gnu
 COUNT      ?= 100000000
 SECONDS    ?= 30
 FUZZ_CC    ?= clang
 check-disas-all: $(BUILD)/tests/decode_objdump
-	find /usr/bin /usr/lib/x86_64-linux-gnu -type f \( -perm -1 -o -name '*.so*' \) -print0 | \
-	    xargs -0 $<
+	find $(DISAS_DIRS) -type f -print0 | $< -0 -j $$(nproc)
 fuzz: $(BUILD)/tests/fuzz_decode
 	$< -x -n $(COUNT)
 libfuzzer: $(BUILD)/tests/libfuzzer_decode

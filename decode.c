@@ -283,11 +283,12 @@ enum { OPERANDS(FACTS) };
 #define LOGS(none, p66, w, w66) ((none) | (p66) << 2 | (w) << 4 | (w66) << 6)
 enum {
     LOGS_V = LOGS(2, 1, 3, 3), LOGS_D64 = LOGS(3, 1, 3, 3), LOGS_F64 = LOGS(3, 3, 3, 3),
-    LOGS_Y = LOGS(2, 2, 3, 3), LOGS_B = LOGS(0, 0, 0, 0),
+    LOGS_Y = LOGS(2, 2, 3, 3), LOGS_B = LOGS(0, 0, 0, 0), LOGS_Z = LOGS(2, 1, 2, 2),
 };
 #define LOGS_OF(a, b, c, mode) \
     ((mode) == ATTR_MODE(D64) ? LOGS_D64 : (mode) == ATTR_MODE(F64) ? LOGS_F64 \
      : (mode) == ATTR_MODE(MODE_Y) ? LOGS_Y : (mode) == ATTR_MODE(MODE_B) ? LOGS_B \
+     : (mode) == ATTR_MODE(MODE_Z) ? LOGS_Z \
      : (mode) == ATTR_MODE(MODE_V) || SIZED_V_##a | SIZED_V_##b | SIZED_V_##c ? LOGS_V \
      : SIZED_B_##a || (SIZED_B_##b && !IS_REG_##a) ? LOGS_B : LOGS_Y)
 

@@ -245,26 +245,15 @@ static void put_register(struct text *t, const struct insn *in, unsigned operand
 
 /* ---- memory operands ------------------------------------------------------------------------- */
 
-/* The segment override as written, which may be without effect. */
+/* The segment override: fs or gs, else the last of the others as written: it has no effect. */
 static const char *segment_prefix(const struct insn *in, const uint8_t *code)
 {
     const char *name = NULL;
-    if (!(in->prefixes & (PREFIX_FS | PREFIX_GS | PREFIX_NULL)))
-        return NULL;
-    for (unsigned i = 0; i < in->prefix_len; i++) {
-        switch (code[i]) {
-        case 0x26:
-        case 0x2E:
-        case 0x36:
-        case 0x3E:
+    if (in->prefixes & (PREFIX_FS | PREFIX_GS))
+        return in->prefixes & PREFIX_FS ? "fs" : "gs";
+    for (unsigned i = 0; in->prefixes & PREFIX_NULL && i < in->prefix_len; i++)
+        if ((code[i] & 0xE7) == 0x26)
             name = segment_names[code[i] >> 3 & 3];
-            break;
-        case 0x64:
-        case 0x65:
-            name = segment_names[code[i] & 7];
-            break;
-        }
-    }
     return name;
 }
 

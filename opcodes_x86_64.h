@@ -267,6 +267,7 @@ enum operand { OPERANDS(OPERAND_NAMED) };
 #define F64         (3ull << 32) /* always 8 */
 #define MODE_Y      (4ull << 32) /* 4, or 8 with W */
 #define MODE_B      (5ull << 32) /* 1 */
+#define MODE_Z      (6ull << 32) /* 4, or 2 with 66; W is ignored */
 #define LOCK        ATTR(35) /* LOCK is allowed if the first operand is memory */
 #define MODRM       ATTR(36) /* has a ModRM byte that no operand shows */
 #define NOMEM       ATTR(37) /* the memory operand is an address, not an access */
@@ -455,9 +456,9 @@ X(OP(0x69),                  "imul*",             Gv,   Ev,   Iz,   __,   W,  FL
 X(OP(0x6A),                  "push*",             Isb,  __,   __,   __,   R,  D64 | IM(PUSH))
 X(OP(0x6B),                  "imul*",             Gv,   Ev,   Isb,  __,   W,  FL(MUL) | SIGNED)
 X(OP(0x6C),                  "ins*",              Yb,   DX,   __,   __,   W,  FL(STR) | IM(INS) | PRIV | STRING)
-X(OP(0x6D),                  "ins*",              Yz,   DX,   __,   __,   W,  FL(STR) | IM(INS) | PRIV | STRING)
+X(OP(0x6D),                  "ins*",              Yz,   DX,   __,   __,   W,  FL(STR) | IM(INS) | PRIV | STRING | MODE_Z)
 X(OP(0x6E),                  "outs*",             DX,   Xb,   __,   __,   R,  FL(STR) | IM(OUTS) | PRIV | STRING | MODE_B)
-X(OP(0x6F),                  "outs*",             DX,   Xz,   __,   __,   R,  FL(STR) | IM(OUTS) | PRIV | STRING)
+X(OP(0x6F),                  "outs*",             DX,   Xz,   __,   __,   R,  FL(STR) | IM(OUTS) | PRIV | STRING | MODE_Z)
 X(OP(0x70),                  "jo",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_O))
 X(OP(0x71),                  "jno",               Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_O))
 X(OP(0x72),                  "jb",                Jb,   __,   __,   __,   R,  F64 | KIND(COND) | FL(CC_B))
@@ -799,16 +800,16 @@ X(OP(0xE1),                  "loope",             Jb,   __,   __,   __,   R,  F6
 X(OP(0xE2),                  "loop",              Jb,   __,   __,   __,   R,  F64 | KIND(COND) | IM(LOOP))
 X(OP(0xE3),                  "j%cxz",             Jb,   __,   __,   __,   R,  F64 | KIND(COND) | IM(JCXZ))
 X(OP(0xE4),                  "in*",               AL,   Iub,  __,   __,   W,  PRIV)
-X(OP(0xE5),                  "in*",               zAX,  Iub,  __,   __,   W,  PRIV)
+X(OP(0xE5),                  "in*",               zAX,  Iub,  __,   __,   W,  PRIV | MODE_Z)
 X(OP(0xE6),                  "out*",              Iub,  AL,   __,   __,   R,  PRIV)
-X(OP(0xE7),                  "out*",              Iub,  zAX,  __,   __,   R,  PRIV)
+X(OP(0xE7),                  "out*",              Iub,  zAX,  __,   __,   R,  PRIV | MODE_Z)
 X(OP(0xE8),                  "call*",             Jz,   __,   __,   __,   R,  F64 | KIND(CALL) | IM(CALL))
 X(OP(0xE9),                  "jmp",               Jz,   __,   __,   __,   R,  F64 | KIND(JUMP))
 X(OP(0xEB),                  "jmp",               Jb,   __,   __,   __,   R,  F64 | KIND(JUMP))
 X(OP(0xEC),                  "in*",               AL,   DX,   __,   __,   W,  PRIV)
-X(OP(0xED),                  "in*",               zAX,  DX,   __,   __,   W,  PRIV)
+X(OP(0xED),                  "in*",               zAX,  DX,   __,   __,   W,  PRIV | MODE_Z)
 X(OP(0xEE),                  "out*",              DX,   AL,   __,   __,   R,  PRIV | MODE_B)
-X(OP(0xEF),                  "out*",              DX,   zAX,  __,   __,   R,  PRIV)
+X(OP(0xEF),                  "out*",              DX,   zAX,  __,   __,   R,  PRIV | MODE_Z)
 X(OP(0xF1),                  "int1",              __,   __,   __,   __,   R,  KIND(TRAP) | FL(ALL))
 X(OP(0xF4),                  "hlt",               __,   __,   __,   __,   R,  PRIV)
 X(OP(0xF5),                  "cmc",               __,   __,   __,   __,   R,  FL(CMC))
@@ -935,7 +936,7 @@ X(OF(0x02, __),              "lar*",              Gv,   EvMw, __,   __,   M,  FL
 X(OF(0x03, __),              "lsl*",              Gv,   EvMw, __,   __,   M,  FL(ZF))
 X(OF(0x05, __),              "syscall",           __,   __,   __,   __,   R,  KIND(SYSCALL) | FL(ALL) | IM(SYSCALL))
 X(OF(0x06, __),              "clts",              __,   __,   __,   __,   R,  PRIV)
-X(OF(0x07, __),              "sysret*;sysretd/sysretd/sysretq", __,   __,   __,   __,   R,  PRIV | MODE_V)
+X(OF(0x07, __),              "sysret*;sysretd/sysretq", __,   __,   __,   __,   R,  PRIV | MODE_Y)
 X(OF(0x08, __),              "invd",              __,   __,   __,   __,   R,  PRIV)
 X(OF(0x09, NFx),             "wbinvd",            __,   __,   __,   __,   R,  PRIV)
 X(OF(0x09, F3),              "wbnoinvd",          __,   __,   __,   __,   R,  PRIV)
@@ -1092,7 +1093,7 @@ X(OF(0x31, __),              "rdtsc",             __,   __,   __,   __,   R,  EN
 X(OF(0x32, __),              "rdmsr",             __,   __,   __,   __,   R,  PRIV)
 X(OF(0x33, __),              "rdpmc",             __,   __,   __,   __,   R,  ENDS_TB | IM(XGETBV))
 X(OF(0x34, __),              "sysenter",          __,   __,   __,   __,   R,  PRIV)
-X(OF(0x35, __),              "sysexit*;sysexitd/sysexitd/sysexitq", __,   __,   __,   __,   R,  PRIV | MODE_V)
+X(OF(0x35, __),              "sysexit*;sysexitd/sysexitq", __,   __,   __,   __,   R,  PRIV | MODE_Y)
 X(OF(0x37, NP),              "getsec",            __,   __,   __,   __,   R,  PRIV)
 X(OF(0x40, __),              "cmovo*",            Gv,   Ev,   __,   __,   M,  FL(CC_O))
 X(OF(0x41, __),              "cmovno*",           Gv,   Ev,   __,   __,   M,  FL(CC_O))

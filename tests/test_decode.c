@@ -83,6 +83,8 @@ static const struct text_row plugin_rows[] = {
     {"f3 90", "pause "},
     {"90", "nop "},
     {"41 90", "xchgl %r8d, %eax"},
+    {"64 2e 8b 00", "movl %fs:(%rax), %eax"}, /* cs has no effect, not even this */
+    {"48 ed", "inl %dx, %eax"},
     {"62 f1 7c 58 58 01", "vaddps (%rcx){1to16}, %zmm0, %zmm0"},
     {"62 f1 7c 18 58 c1", "vaddps {rn-sae}, %zmm1, %zmm0, %zmm0"},
 };
@@ -490,23 +492,29 @@ static void test_rex_is_last(void **state)
 
 enum { SLOT = 32 };
 
+/* Every mod and rm with one reg or the other, and every reg with memory and with a register. */
+enum { FORMS = 4 * 8 + 2 * 8 };
+static uint8_t walk_modrm(unsigned op, unsigned form)
+{
+    if (form < 32)
+        return (uint8_t)((form >> 3) << 6 | ((op + form) & 7) << 3 | (form & 7));
+    return (uint8_t)((form & 8 ? 0xC0 : 0) | (form & 7) << 3 | 3);
+}
+
 /* All opcodes of a map with every form of ModRM, SIB and displacement, one in each slot. */
 static size_t make_walk(uint8_t *out, const char *prefix_hex)
 {
-    static const uint8_t modrms[] = {0x03, 0x04, 0x05, 0x4B, 0x54, 0x9B, 0xA4, 0x0B,
-                                     0x13, 0x1B, 0x23, 0x2B, 0x33, 0x3B, 0xC1, 0xC8,
-                                     0xD3, 0xD8, 0xE3, 0xE8, 0xF3, 0xFB};
     uint8_t prefix[16];
     size_t n = parse_bytes(prefix_hex, prefix), slots = 0;
     for (unsigned op = 0; op < 256; op++) {
         if (op == 0x9B && n < 2) /* fwait: objdump joins it with what follows */
             continue;
-        for (size_t m = 0; m < sizeof modrms; m++, slots++) {
+        for (unsigned form = 0; form < FORMS; form++, slots++) {
             uint8_t *p = out + slots * SLOT;
             memset(p, 0x90, SLOT);
             memcpy(p, prefix, n);
             p[n] = (uint8_t)op;
-            p[n + 1] = modrms[m];
+            p[n + 1] = walk_modrm(op, form);
             memcpy(p + n + 2, "\x4c\x22\x33\x44\x05\x16\x27\x38", n < 6 ? 8 : 15 - n - 2);
         }
     }
@@ -537,7 +545,8 @@ static unsigned long compare_walk(const uint8_t *code, size_t slots, unsigned lo
         if (in.len != line.len) {
             print_message("length %d: %s; objdump %d: %s\n", in.len, text, line.len, line.text);
             ++*length;
-        } else if (!same_text(&line, &in, text)) {
+        } else if (!same_text(&line, &in, text) && !is_objdump_error(&line)) {
+            print_message("%s; objdump: %s\n", text, line.text);
             differ++;
         }
     }
@@ -598,7 +607,7 @@ static void test_walk(void **state)
         "62 f6 5d 08",
         "62 f1 5c 58",
     };
-    enum { SLOTS = 256 * 22 };
+    enum { SLOTS = 256 * FORMS };
     static uint8_t code[SLOTS * SLOT];
     unsigned long length = 0, text = 0, slots = 0;
     (void)state;
@@ -611,7 +620,7 @@ static void test_walk(void **state)
     }
     print_message("%lu encodings, %lu texts differ\n", slots, text);
     assert_int_equal(length, 0);
-    assert_true(text * 100 < slots);
+    assert_int_equal(text, 0);
 }
 
 int main(void)
