@@ -135,6 +135,7 @@ static const struct {
     {ENC_LEGACY, 0, 0xFF, 0xFF, PREFIX_66},   /* call, jmp */
     {ENC_LEGACY, 1, 0x80, 0x8F, PREFIX_66},   /* jcc */
     {ENC_LEGACY, 0, 0x63, 0x63, PREFIX_66},   /* movsxd reads 32 bits */
+    {ENC_LEGACY, 1, 0x00, 0x00, PREFIX_LOCK}, /* verw, which clears buffers, runs with lock */
     {ENC_LEGACY, 1, 0x20, 0x23, PREFIX_LOCK}, /* lock mov to and from cr0 is cr8 */
     {ENC_LEGACY, 1, 0x78, 0x78, 0},           /* no vmread, but extrq and insertq */
     {ENC_VEX, 3, 0x00, 0x01, 0},              /* vpermq and vpermpd ignore W */
