@@ -791,7 +791,7 @@ size_t disas(char *buf, size_t size, const struct insn *in, const uint8_t *code,
     size_t len = (size_t)(t.p - start);
     if (start == whole) {
         len = len < size ? len : size - 1;
-        memcpy(buf, whole, len);
+        memcpy(buf, start, len);
     }
     buf[len] = '\0';
     return len;

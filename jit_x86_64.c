@@ -1257,7 +1257,7 @@ static void emit_pad(struct emit *e, uint64_t pc)
 }
 
 /* Entry of returns: the guest's return address is on top of the stack.
- *   pop rcx; lea rcx, [rcx - pc]; jrcxz ok; lea rcx, [rcx + pc]; jmp returned; ok: mov rcx, slot0
+ *   pop rcx; lea rcx, [rcx - pc]; jrcxz ok; mov rcx, [rsp - 8]; jmp returned; ok: mov rcx, slot0
  */
 static void emit_return_pad(struct emit *e, uint64_t pc)
 {

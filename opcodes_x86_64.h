@@ -18,7 +18,8 @@
  *   XF8 XF9 XFA(op, w)    XOP maps 8 to A
  * Where ModRM is part of the opcode, G(cell, group, shape) opens a group and its rows say which
  * ModRM (reg: /0 to /7; m memory, r register, _ either; byte: the whole ModRM, 0xC0 up):
- *   REG(group, reg)  MOD(group, m|r)  REGMOD(group, reg, m|r|_)  PPB(group, pp, REX.B)  LEN(group, VEX.L)
+ *   REG(group, reg)  MOD(group, m|r)  REGMOD(group, reg, m|r|_)  LEN(group, VEX.L)
+ *   PPB(group, pp, REX.B)
  *   RMP(group, reg, m|r|_, pp)                                         shape REGMOD_PP
  *   BYTE(group, byte)  BYTEM(group, reg) memory  BYTER(group, reg) registers   shape BYTE
  *   BPP(group, byte, pp)  BPPM(group, reg, pp)  BPPR(group, reg, pp)   shape BYTE_PP

@@ -128,11 +128,16 @@ static struct tb **bucket_of(uint64_t pc)
     return &cache.tables->bucket[hash(pc, 3, BUCKET_BITS)];
 }
 
-static uint64_t *filter_word(uint64_t pc, uint64_t *bit)
+static void filter_add(uint64_t pc)
 {
     uint64_t index = hash(pc, 0, FILTER_BITS);
-    *bit = 1ull << index % 64;
-    return &cache.tables->filter[index / 64];
+    cache.tables->filter[index / 64] |= 1ull << index % 64;
+}
+
+static bool filter_has(uint64_t pc)
+{
+    uint64_t index = hash(pc, 0, FILTER_BITS);
+    return cache.tables->filter[index / 64] >> index % 64 & 1;
 }
 
 static struct superblock **page_list(uint64_t page)
@@ -161,8 +166,7 @@ static struct superblock **next_on_list(struct superblock *sb, struct superblock
  * the filter answers them without a cache miss. */
 struct tb *tb_lookup(uint64_t pc)
 {
-    uint64_t bit;
-    if (!(*filter_word(pc, &bit) & bit))
+    if (!filter_has(pc))
         return NULL;
     struct tb *tb = *bucket_of(pc);
     while (tb && tb->pc != pc)
@@ -228,8 +232,7 @@ static void insert_tb(struct tb *tb)
             jit_table_set(tb, by);
     tb->next = *bucket;
     *bucket = tb;
-    uint64_t bit;
-    *filter_word(tb->pc, &bit) |= bit;
+    filter_add(tb->pc);
     if (opt.log & LOG_NOCHAIN)
         return;
     bind_waiting(tb);
