@@ -34,6 +34,7 @@ enum verdict {
     TEXT,          /* differ */
     REFUSED,       /* by us alone */
     REFUSED_LOCK,  /* ... because of a lock prefix where it is #UD */
+    REFUSED_FRONT, /* ... because of a REX, 66, F2 or F3 in front of VEX or EVEX */
     REFUSED_REG,   /* ... because there is no such segment, control or debug register */
     BOTH_REFUSE,   /* data */
     OBJDUMP_BAD,   /* refused by objdump alone: forms that the manual does not list */
@@ -49,6 +50,7 @@ static const char *const verdict_names[VERDICTS] = {
     "text differs",
     "refused here, for no known reason",
     "refused here: lock prefix",
+    "refused here: prefix in front of VEX",
     "refused here: no such register",
     "refused by both",
     "refused by objdump",
@@ -122,25 +124,31 @@ static bool names_no_register(const struct line *line, const struct insn *in)
     return strstr(line->text, "%?") || segment || control;
 }
 
+static enum verdict why_refused(const struct line *line, const struct insn *in)
+{
+    if (in->prefixes & PREFIX_LOCK)
+        return REFUSED_LOCK;
+    if (in->enc != ENC_LEGACY && (in->rex || in->prefixes & (PREFIX_66 | PREFIX_F2 | PREFIX_F3)))
+        return REFUSED_FRONT;
+    return names_no_register(line, in) ? REFUSED_REG : REFUSED;
+}
+
 static enum verdict compare(const struct line *line, char *text, size_t size, int *len)
 {
     struct insn in;
     int result = decode(&in, line->bytes, (size_t)line->len, line->addr);
     bool legal = result == DECODE_OK && in.row;
-    bool theirs = strstr(line->text, "(bad)") == NULL;
     *len = in.len;
     if (legal)
         disas(text, size, &in, line->bytes, DISAS_ATT);
     if (only_prefixes(line))
         return PREFIX_ALONE;
-    if (!theirs)
+    if (is_bad(line))
         return legal ? OBJDUMP_BAD : BOTH_REFUSE;
     if (line->bytes[0] == 0x9B && in.len == 1 && line->len > 1)
         return FWAIT_JOINED;
     if (result == DECODE_OK && !legal)
-        return in.prefixes & PREFIX_LOCK      ? REFUSED_LOCK
-               : names_no_register(line, &in) ? REFUSED_REG
-                                              : REFUSED;
+        return why_refused(line, &in);
     if (!legal || in.len != line->len)
         return LENGTH;
     if (lengths_only || same_text(line, &in, text))

@@ -52,6 +52,12 @@ static bool read_line(FILE *from, struct line *line)
     return false;
 }
 
+/* objdump's words for what is no instruction: (bad), and {bad} in the middle of a mnemonic. */
+static bool is_bad(const struct line *line)
+{
+    return strstr(line->text, "(bad)") || strstr(line->text, "{ba");
+}
+
 /* ---- one spelling for both texts ---- */
 
 #define NORMAL 200
@@ -206,6 +212,8 @@ static bool is_objdump_error(const struct line *line)
         "xbeginw",                          /* a 16-bit target */
         "invlpgb",                          /* no operands */
         "movmskp",  "pmovmskb",             /* 64-bit registers where W changes nothing */
+        "vmovmskp", "vpmovmskb",            /* likewise */
+        "umwait",   "tpause",               /* likewise */
     };
     const char *text = skip_prefix_words(line->text);
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)

@@ -521,38 +521,88 @@ static size_t make_walk(uint8_t *out, const char *prefix_hex)
     return slots;
 }
 
+/* Mnemonics of objdump's: of encodings that we decode too, and of those that we refuse. */
+enum { NAME_SIZE = 24, NAMES_MAX = 4000 };
+struct names {
+    size_t count;
+    char name[NAMES_MAX][NAME_SIZE];
+};
+
+static bool has_name(const struct names *names, const char *name)
+{
+    for (size_t i = 0; i < names->count; i++)
+        if (strcmp(names->name[i], name) == 0)
+            return true;
+    return false;
+}
+
+static void add_name(struct names *names, const struct line *line)
+{
+    char name[NORMAL], operands[NORMAL];
+    normalise(line->text, 8, name, operands);
+    if (has_name(names, name))
+        return;
+    assert_true(names->count < NAMES_MAX && strlen(name) < NAME_SIZE);
+    strcpy(names->name[names->count++], name);
+}
+
+struct walk {
+    unsigned long slots, lengths, texts; /* encodings; those of which length, text differ */
+    struct names decoded, refused;
+};
+
 /* Where both see an instruction, it must be the same. objdump lets pass what processors refuse; the
  * other way round is a row too much, or newer than objdump. */
-static unsigned long compare_walk(const uint8_t *code, size_t slots, unsigned long *length)
+static void compare_insn(struct walk *walk, const struct line *line, const uint8_t *code)
+{
+    struct insn in;
+    char text[128];
+    if (decode(&in, code, SLOT, line->addr) != DECODE_OK || !in.row) {
+        if (!(in.prefixes & PREFIX_LOCK)) /* almost nothing takes it */
+            add_name(&walk->refused, line);
+        return;
+    }
+    add_name(&walk->decoded, line);
+    disas(text, sizeof text, &in, code, DISAS_ATT);
+    if (in.len != line->len) {
+        print_message("length %d: %s; objdump %d: %s\n", in.len, text, line->len, line->text);
+        walk->lengths++;
+    } else if (!same_text(line, &in, text) && !is_objdump_error(line)) {
+        print_message("%s; objdump: %s\n", text, line->text);
+        walk->texts++;
+    }
+}
+
+static void compare_walk(struct walk *walk, const uint8_t *code, size_t slots)
 {
     char path[] = "/tmp/test_decode_XXXXXX", command[200];
     struct line line;
-    unsigned long differ = 0;
     int fd = mkstemp(path);
     assert_int_equal(write(fd, code, slots * SLOT), (ssize_t)(slots * SLOT));
     close(fd);
     snprintf(command, sizeof command,
              "objdump -Dw -b binary -m i386:x86-64 -M suffix,intel64 --insn-width=15 %s", path);
     FILE *pipe = popen(command, "r");
-    while (read_line(pipe, &line)) {
-        struct insn in;
-        char text[128];
-        if (line.addr % SLOT || strstr(line.text, "(bad)") || only_prefixes(&line))
-            continue;
-        if (decode(&in, code + line.addr, SLOT, line.addr) != DECODE_OK || !in.row)
-            continue;
-        disas(text, sizeof text, &in, code + line.addr, DISAS_ATT);
-        if (in.len != line.len) {
-            print_message("length %d: %s; objdump %d: %s\n", in.len, text, line.len, line.text);
-            ++*length;
-        } else if (!same_text(&line, &in, text) && !is_objdump_error(&line)) {
-            print_message("%s; objdump: %s\n", text, line.text);
-            differ++;
-        }
-    }
-    pclose(pipe);
+    while (read_line(pipe, &line))
+        if (line.addr % SLOT == 0 && !is_bad(&line) && !only_prefixes(&line))
+            compare_insn(walk, &line, code + line.addr);
+    assert_int_equal(pclose(pipe), 0);
     unlink(path);
-    return differ;
+    walk->slots += slots;
+}
+
+/* An instruction of objdump's that is refused wherever it comes is a row that is missing; but for
+ * 66 movnti, which is #UD. */
+static unsigned count_unknown(const struct walk *walk)
+{
+    unsigned unknown = 0;
+    for (size_t i = 0; i < walk->refused.count; i++)
+        if (!has_name(&walk->decoded, walk->refused.name[i]) &&
+            strcmp(walk->refused.name[i], "movntiw") != 0) {
+            print_message("no row: %s\n", walk->refused.name[i]);
+            unknown++;
+        }
+    return unknown;
 }
 
 static void test_walk(void **state)
@@ -574,6 +624,7 @@ static void test_walk(void **state)
         "0f 3a",
         "66 0f 3a",
         "c4 e1 78",
+        "c4 e1 7c",
         "c4 e1 79",
         "c4 e1 7e",
         "c4 e1 7f",
@@ -584,6 +635,7 @@ static void test_walk(void **state)
         "c4 e2 fd",
         "c4 e2 78",
         "c4 e2 7a",
+        "c4 e2 7b",
         "c4 e3 79",
         "c4 e3 5d",
         "c4 e3 fd",
@@ -599,6 +651,9 @@ static void test_walk(void **state)
         "62 f2 fd 4b",
         "62 f2 5d 2a",
         "62 f2 7e 48",
+        "62 f2 77 48",
+        "62 f2 fd 49",
+        "62 f2 7d 49",
         "62 f3 7d 48",
         "62 f3 dd 4a",
         "62 f5 7c 48",
@@ -609,18 +664,14 @@ static void test_walk(void **state)
     };
     enum { SLOTS = 256 * FORMS };
     static uint8_t code[SLOTS * SLOT];
-    unsigned long length = 0, text = 0, slots = 0;
+    static struct walk walk;
     (void)state;
-    if (system("objdump --version >/dev/null 2>&1") != 0)
-        skip();
-    for (size_t i = 0; i < COUNT(maps); i++) {
-        size_t n = make_walk(code, maps[i]);
-        text += compare_walk(code, n, &length);
-        slots += n;
-    }
-    print_message("%lu encodings, %lu texts differ\n", slots, text);
-    assert_int_equal(length, 0);
-    assert_int_equal(text, 0);
+    for (size_t i = 0; i < COUNT(maps); i++)
+        compare_walk(&walk, code, make_walk(code, maps[i]));
+    print_message("%lu encodings, %lu texts differ\n", walk.slots, walk.texts);
+    assert_int_equal(walk.lengths, 0);
+    assert_int_equal(walk.texts, 0);
+    assert_int_equal(count_unknown(&walk), 0);
 }
 
 int main(void)
