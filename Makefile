@@ -112,8 +112,11 @@ export EMU_TEST_BUILD := $(BUILD)
 # Every test program runs, also behind one that failed.
 RUN_TESTS = status=0; for t in $(1); do echo "== $$t"; $$t || status=1; done; exit $$status
 
-check: all $(TESTS) $(GUESTS) lockstep $(BUILD)/tests/fuzz_decode
-	@$(call RUN_TESTS,$(TESTS) "$(BUILD)/tests/fuzz_decode -x -t 30")
+DISAS_FILES ?= $(wildcard $(addprefix /usr/lib/x86_64-linux-gnu/,libc.so.6 libm.so.6 \
+    libcrypto.so.3 libstdc++.so.6) /usr/bin/perl /usr/bin/openssl /usr/bin/sqlite3)
+check: all $(TESTS) $(GUESTS) lockstep $(BUILD)/tests/fuzz_decode $(BUILD)/tests/decode_objdump
+	@$(call RUN_TESTS,$(TESTS) "$(BUILD)/tests/decode_objdump $(DISAS_FILES)" \
+	    "$(BUILD)/tests/fuzz_decode -x -t 30")
 # The guest suite in every forced mode, and again and again under load.
 check-modes: all $(BUILD)/tests/test_guest $(GUESTS)
 	$(BUILD)/tests/test_guest all
