@@ -381,8 +381,7 @@ static void put_modrm_memory(struct text *t, const struct insn *in, const uint8_
     bool indirect = in->kind == INSN_JUMP_IND || in->kind == INSN_CALL_IND || in->kind == INSN_FAR;
     if (t->att && indirect)
         put_char(t, '*');
-    bool sized = !(in->row->attr & NOMEM) || in->evex & EVEX_B;
-    if (!t->att && sized)
+    if (!t->att)
         put_pointer_size(t, m->size);
     put_segment(t, in, code);
     if (t->att)

@@ -97,6 +97,8 @@ static const struct text_row intel_rows[] = {
     {"c6 03 01", "mov byte ptr [rbx], 1"},
     {"0f b6 44 8b f8", "movzx eax, byte ptr [rbx + 4*rcx - 8]"},
     {"64 48 8b 04 25 28 00 00 00", "mov rax, qword ptr fs:[0x28]"},
+    {"0f 1f 40 00", "nop dword ptr [rax]"},
+    {"0f 18 0e", "prefetcht0 byte ptr [rsi]"},
     {"c3", "ret "},
     {"98", "cwde "},
     {"dc e1", "fsubr st(1), st(0)"},
