@@ -6,6 +6,7 @@
  * differ this is Intel's hardware (Software Developer's Manual, volume 2, chapters 2 and A). */
 #include "opcodes_x86_64.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #define JOIN_(a, b) a##b
@@ -292,11 +293,27 @@ enum {
      : (mode) == ATTR_MODE(MODE_V) || SIZED_V_##a | SIZED_V_##b | SIZED_V_##c ? LOGS_V \
      : SIZED_B_##a || (SIZED_B_##b && !IS_REG_##a) ? LOGS_B : LOGS_Y)
 
+/* The mnemonics, one behind the other. The rows have offsets into them: 2600 pointers would make the
+ * dynamic linker write to 40 pages each time the program starts. */
+static const struct names {
+    char bad[6];
+#define X(cell, name, ...) char JOIN(of_, __LINE__)[sizeof(name)];
+#define G(cell, name, shape)
+#include "opcodes_x86_64.h"
+#undef X
+} names = {
+    "(bad)",
+#define X(cell, name, ...) name,
+#include "opcodes_x86_64.h"
+#undef X
+#undef G
+};
+
 #define ROW_DATA(name, a, b, c, d, acc, at) \
-    {name, at, {OPND_##a, OPND_##b, OPND_##c, OPND_##d}, \
+    {at, {OPND_##a, OPND_##b, OPND_##c, OPND_##d}, \
      REGS4(IN_FIXED_, a, b, c, d, acc), REGS4(IN_REG_, a, b, c, d, acc), \
      REGS4(IN_RM_, a, b, c, d, acc), REGS4(IN_THIRD_, a, b, c, d, acc), \
-     ATTR_FLAGS(at) | ALL4(USES_, a, b, c, d) | (ATTR_KIND(at) != INSN_NEXT ? INSN_ENDS_TB : 0), \
+     name, ATTR_FLAGS(at) | ALL4(USES_, a, b, c, d) | (ATTR_KIND(at) != INSN_NEXT ? INSN_ENDS_TB : 0), \
      KIND4(a, b, c, d) == IMM_WB ? IMM_SIZES_Iw : ALL4(IMM_SIZES_, a, b, c, d), \
      ALL4(BYTE_, a, b, c, d), FORM_OF(a, b, c, d, at), MEMORY_BELOW_OF(a, b, c, d, at), \
      ATTR_KIND(at), ATTR_FL(at), ATTR_IM(at), KIND4(a, b, c, d), \
@@ -336,9 +353,10 @@ enum {
 #define IMPLIED_BPPR(...)    MODRM
 
 static const struct opcode rows[ROW_COUNT] = {
-    [ROW_NONE] = {.name = "(bad)", .attr = KIND(ILLEGAL), .kind = INSN_ILLEGAL},
+    [ROW_NONE] = {.attr = KIND(ILLEGAL), .kind = INSN_ILLEGAL},
 #define X(cell, name, a, b, c, d, acc, at) \
-    ROW_DATA(name, a, b, c, d, ACCESS_##acc, (at) | IMPLIED_##cell)
+    ROW_DATA(offsetof(struct names, JOIN(of_, __LINE__)), a, b, c, d, ACCESS_##acc, \
+             (at) | IMPLIED_##cell)
 #define G(cell, name, shape)
 #include "opcodes_x86_64.h"
 #undef X
@@ -1209,6 +1227,11 @@ static const uint8_t *pad_code(uint8_t *padded, const uint8_t *code, size_t limi
 {
     memset(padded, 0, READ_AHEAD);
     return memcpy(padded, code, limit < MAX_LEN ? limit : MAX_LEN);
+}
+
+const char *opcode_name(const struct opcode *row)
+{
+    return (const char *)&names + row->name;
 }
 
 int decode(struct insn *in, const uint8_t *code, size_t limit, uint64_t pc)

@@ -717,7 +717,7 @@ struct predicate {
 
 static bool find_predicate(const struct insn *in, struct predicate *out)
 {
-    const char *name = in->row->name;
+    const char *name = opcode_name(in->row);
     unsigned v = *name == 'v';
     if (in->row->imm != IMM_B)
         return false;
@@ -738,7 +738,7 @@ static bool find_predicate(const struct insn *in, struct predicate *out)
 
 static void put_mnemonic(struct text *t, const struct insn *in)
 {
-    const char *name = in->row->name;
+    const char *name = opcode_name(in->row);
     const char *intel = t->att ? NULL : strchr(name, ';');
     put_template(t, in, intel ? intel + 1 : name, NULL);
 }
@@ -749,7 +749,7 @@ static bool put_comparison(struct text *t, const struct insn *in, const uint8_t 
     struct predicate predicate;
     if (!find_predicate(in, &predicate))
         return false;
-    const char *name = in->row->name;
+    const char *name = opcode_name(in->row);
     put_template(t, in, name, name + predicate.stem);
     put(t, predicate.names + (in->imm & 0xFF) * predicate.width);
     put(t, name + predicate.stem);

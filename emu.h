@@ -304,6 +304,9 @@ enum decode_result {
  * (#GP); both have no row. */
 int decode(struct insn *in, const uint8_t *code, size_t limit, uint64_t pc);
 
+/* The mnemonic of a row as opcodes_x86_64.h has it, with its marks. */
+const char *opcode_name(const struct opcode *row);
+
 /* ---- disas.c: text of a decoded instruction -------------------------------------------------- */
 
 enum disas_syntax { DISAS_ATT, DISAS_INTEL };

@@ -43,7 +43,7 @@ unsigned guest_access_size(const struct insn *in, unsigned offset, unsigned size
 
 static bool is_named(const struct insn *in, const char *part)
 {
-    return in->row && strstr(in->row->name, part);
+    return in->row && strstr(opcode_name(in->row), part);
 }
 
 static unsigned enter_level(const struct insn *in)
@@ -184,7 +184,7 @@ static unsigned element_size(const struct insn *in)
     static const char *const whole[] = {"unpck",     "pack",  "shuf",  "perm",  "align",
                                         "broadcast", "vpsll", "vpsrl", "vpsra", "dup"};
     unsigned broadcast = ATTR_BC(in->row->attr);
-    const char *name = in->row->name;
+    const char *name = opcode_name(in->row);
     if (in->evex & EVEX_B)
         return 0;
     if (broadcast)

@@ -341,12 +341,12 @@ enum {
 
 /* A row as the decoder uses it. Everything behind op[] is derived from the operands. */
 struct opcode {
-    _Alignas(64) const char *name;
-    uint64_t attr;
+    _Alignas(64) uint64_t attr;
     uint16_t op[4];
     uint32_t gpr_fixed; /* general registers that the opcode names: REGS_READ, REGS_WRITTEN */
     uint32_t gpr_reg, gpr_rm, gpr_third; /* the same of ModRM.reg, .rm; vvvv or low opcode bits,
                                           * of which no row has both: bits for register 0 */
+    uint16_t name;      /* where: opcode_name() */
     uint16_t flags;     /* set of enum insn_flag */
     uint16_t imm_sizes; /* bytes of the immediate, by operand size: 4 bits each */
     uint16_t byte_regs; /* which of the three are bytes: 4 third, 4 << 3 rm, 4 << 6 reg */

@@ -170,7 +170,7 @@ static bool may_run(const struct insn *in, const uint8_t *bytes)
     if (in->kind == INSN_SYSCALL || in->kind == INSN_TRAP || in->row->attr & OTHER)
         return false;
     for (size_t i = 0; i < sizeof harmful / sizeof *harmful; i++)
-        if (strcmp(in->row->name, harmful[i]) == 0)
+        if (strcmp(opcode_name(in->row), harmful[i]) == 0)
             return false;
     return OPERAND_CLASS(in->row->op[0]) != IN_SEG && !(in->row->attr & MOVSEG);
 }
@@ -239,7 +239,7 @@ static void hardware_check(const struct insn *in, const uint8_t *bytes)
         (in->len > 1 && whole == LEGAL && run(bytes, in->len - 1u, &zero) != LONGER)) {
         wrong_length++;
         print_bytes(whole == LONGER ? "processor's is longer" : "processor's is shorter", bytes, 15,
-                    in->row->name);
+                    opcode_name(in->row));
     } else if (whole == LEGAL) {
         seen[slot].legal++;
     } else {
@@ -312,7 +312,7 @@ static void hardware_check_effects(const struct insn *in, const uint8_t *bytes, 
     if (!in->row || in->kind != INSN_NEXT || !may_run(in, bytes))
         return;
     for (size_t i = 0; i < sizeof changing / sizeof *changing; i++)
-        if (strcmp(in->row->name, changing[i]) == 0)
+        if (strcmp(opcode_name(in->row), changing[i]) == 0)
             return;
     for (int i = 0; i < 16; i++) {
         a.reg[i] = random = random * 6364136223846793005u + 1442695040888963407u;
@@ -333,7 +333,7 @@ static void hardware_check_effects(const struct insn *in, const uint8_t *bytes, 
     }
     if (wrong) {
         effects_wrong++;
-        print_bytes(wrong, bytes, in->len, in->row->name);
+        print_bytes(wrong, bytes, in->len, opcode_name(in->row));
     }
 }
 
@@ -383,7 +383,7 @@ static bool has_one_plain_operand(const struct insn *in)
     return in->nmem == 1 && m->base >= 0 && m->base < 16 && m->index == REG_NONE &&
            m->seg == SEG_NONE && m->size && m->size <= 64 &&
            !(m->flags & (MEM_STACK | MEM_MASKED | MEM_BITS)) &&
-           strcmp(in->row->name, "bndmov") != 0; /* a nop without MPX */
+           strcmp(opcode_name(in->row), "bndmov") != 0; /* a nop without MPX */
 }
 
 static void hardware_check_memory(const struct insn *in, const uint8_t *bytes)
@@ -401,7 +401,7 @@ static void hardware_check_memory(const struct insn *in, const uint8_t *bytes)
     const char *wrong = compare_memory(in, bytes);
     if (wrong) {
         memory_wrong++;
-        print_bytes(wrong, bytes, in->len, in->row->name);
+        print_bytes(wrong, bytes, in->len, opcode_name(in->row));
     }
 }
 
@@ -424,12 +424,12 @@ static int hardware_report(void)
         if (!seen[i].legal) {
             lacking++;
             print_bytes("not on this processor", seen[i].example, seen[i].example_len,
-                        seen[i].row->name);
+                        opcode_name(seen[i].row));
             continue;
         }
         wrongly_legal += seen[i].undefined;
         print_bytes("processor refuses some of", seen[i].example, seen[i].example_len,
-                    seen[i].row->name);
+                    opcode_name(seen[i].row));
     }
     printf("%lu executed; wrong length %lu, legal only here %lu, legal only there %lu; %u rows not "
            "on this processor\n",
