@@ -455,6 +455,8 @@ bool guest_write_register(struct cpu *cpu, int gdb_number, const uint8_t *buf);
 
 /* Copies guest memory; false if it faults (nothing is promised about dst then). */
 bool guest_copy(void *dst, const void *src, size_t len);
+/* Puts new into a word of the guest if *old is there; *old: what was. False if it faults. */
+bool guest_replace(uint32_t *word, uint32_t *old, uint32_t new);
 
 /* ---- translate.c: guest code to blocks ----------------------------------------------------------
  */
@@ -745,6 +747,7 @@ void signal_after_exec(struct cpu *cpu);  /* it failed */
 bool clone_fork(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
 bool clone_vfork(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
 bool clone_clone(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
+bool clone_set_tid_address(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
 bool clone_exit(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
 
 /* ---- linux_exec.c: bodies of execve and execveat

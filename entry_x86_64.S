@@ -402,16 +402,24 @@ callback_done:
     mov %rax, CPU_BACK(%rbx)
     jmp resume_guest
 
-/* bool guest_copy(void *dst, const void *src, size_t len): a fault between the labels makes
- * signal.c go on at guest_copy_fault. */
-    .globl guest_copy, guest_copy_end, guest_copy_fault
+/* A fault between guest_copy and guest_copy_end makes signal.c go on at guest_copy_fault. */
+    .globl guest_copy, guest_replace, guest_copy_end, guest_copy_fault
+/* bool guest_copy(void *dst, const void *src, size_t len) */
     .type guest_copy, @function
 guest_copy:
     mov %rdx, %rcx
     rep movsb
-guest_copy_end:
     mov $1, %eax
     ret
+/* bool guest_replace(uint32_t *word, uint32_t *old, uint32_t new) */
+    .type guest_replace, @function
+guest_replace:
+    mov (%rsi), %eax
+    lock cmpxchg %edx, (%rdi)
+    mov %eax, (%rsi)
+    mov $1, %eax
+    ret
+guest_copy_end:
 guest_copy_fault:
     xor %eax, %eax
     ret

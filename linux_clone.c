@@ -33,10 +33,16 @@ static void store_tid(uint64_t addr, int tid)
     guest_copy((void *)addr, &tid, sizeof tid);
 }
 
+static bool is_first_thread(const struct cpu *cpu)
+{
+    return cpu->tid == getpid();
+}
+
 /* What differs between parent and child, in the child. */
 static void set_child_state(struct cpu *cpu, const struct clone_args *args)
 {
     cpu->tid = (int)syscall(SYS_gettid);
+    cpu->clear_tid = 0;
     guest_set_result(cpu, 0);
     if (args->flags & CLONE_SETTLS)
         cpu->fs_base = args->tls;
@@ -192,6 +198,76 @@ static int64_t clone_thread(struct cpu *cpu, const struct clone_args *args)
     return error ? -error : start.tid;
 }
 
+/* ---- the end of a thread
+ * ---------------------------------------------------------------------------- */
+
+/* The thread was the owner of the futex, or about to become it or to wake somebody (pending).
+ * False: its word is none. */
+static bool abandon_futex(const struct cpu *cpu, uint64_t word, bool inherits, bool pending)
+{
+    uint32_t old, seen;
+    if (word % sizeof old || !guest_copy(&seen, (void *)word, sizeof seen))
+        return false;
+    do {
+        old = seen;
+        uint32_t owner = old & FUTEX_TID_MASK;
+        bool handed_over = pending && !inherits && !owner;
+        if (handed_over)
+            syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+        if (handed_over || owner != (uint32_t)cpu->tid)
+            return true;
+        if (!guest_replace((uint32_t *)word, &seen, (old & FUTEX_WAITERS) | FUTEX_OWNER_DIED))
+            return false;
+    } while (seen != old);
+    if (!inherits && old & FUTEX_WAITERS)
+        syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
+    return true;
+}
+
+/* An entry's address says in its lowest bit whether the futex inherits priorities. */
+static bool read_robust_entry(uint64_t at, uint64_t *entry, bool *inherits)
+{
+    if (!guest_copy(entry, (void *)at, sizeof *entry))
+        return false;
+    *inherits = *entry & 1;
+    *entry &= ~1ull;
+    return true;
+}
+
+/* The guest's list of robust futexes as the kernel goes through it (exit_robust_list in
+ * kernel/futex/core.c). The kernel would do it when the host's thread has ended, which is after
+ * the guest's joiners have been told. */
+static void abandon_futexes(const struct cpu *cpu, uint64_t list)
+{
+    uint64_t entry, next, pending, offset;
+    bool inherits, next_inherits, pending_inherits, more = true;
+    if (!read_robust_entry(list, &entry, &inherits) ||
+        !guest_copy(&offset, (void *)(list + offsetof(struct robust_list_head, futex_offset)),
+                    sizeof offset) ||
+        !read_robust_entry(list + offsetof(struct robust_list_head, list_op_pending), &pending,
+                           &pending_inherits))
+        return;
+    for (int i = 0; more && entry != list && i < ROBUST_LIST_LIMIT; i++) {
+        more = read_robust_entry(entry, &next, &next_inherits);
+        if (entry != pending && !abandon_futex(cpu, entry + offset, inherits, false))
+            return;
+        entry = next;
+        inherits = next_inherits;
+    }
+    if (more && pending)
+        abandon_futex(cpu, pending + offset, pending_inherits, true);
+}
+
+static void leave_robust_list(const struct cpu *cpu)
+{
+    struct robust_list_head *list = NULL;
+    size_t size;
+    syscall(SYS_get_robust_list, 0, &list, &size);
+    if (list)
+        abandon_futexes(cpu, (uint64_t)list);
+    syscall(SYS_set_robust_list, NULL, sizeof *list);
+}
+
 /* What the kernel does for CLONE_CHILD_CLEARTID: joiners wait on that word. */
 static void clear_tid(uint64_t addr)
 {
@@ -207,7 +283,8 @@ _Noreturn static void exit_thread(struct cpu *cpu, int status)
     qemu_plugin_vcpu_exit_hook(cpu);
     signal_block(cpu);
     uint64_t word = cpu->clear_tid;
-    bool first = cpu->tid == getpid();
+    bool first = is_first_thread(cpu);
+    leave_robust_list(cpu);
     cpu_retire(cpu);
     clear_tid(word);
     if (first)
@@ -245,6 +322,16 @@ bool clone_vfork(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
 bool clone_clone(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
 {
     *ret = clone_any(cpu, &(struct clone_args){arg[0], arg[1], arg[2], arg[3], arg[4]});
+    return true;
+}
+
+/* What the kernel clears at the end of other threads belongs to the host's libc. */
+bool clone_set_tid_address(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
+{
+    if (is_first_thread(cpu))
+        return false;
+    cpu->clear_tid = arg[0];
+    *ret = cpu->tid;
     return true;
 }
 
