@@ -860,6 +860,15 @@ static int compare_symbols(const void *a, const void *b)
     return x->addr < y->addr ? -1 : x->addr > y->addr;
 }
 
+/* A function, or a label of assembler code, which often has no type. */
+static bool names_code(const struct elf_file *f, const Elf64_Sym *symbol)
+{
+    unsigned count, type = ELF64_ST_TYPE(symbol->st_info);
+    const Elf64_Shdr *section = sections(f, &count);
+    return (type == STT_FUNC || type == STT_GNU_IFUNC || type == STT_NOTYPE) &&
+           symbol->st_shndx < count && section[symbol->st_shndx].sh_flags & SHF_EXECINSTR;
+}
+
 static void add_symbols(struct elf_file *f, const Elf64_Shdr *table, const Elf64_Shdr *strings)
 {
     const Elf64_Sym *from = file_part(f, table->sh_offset, table->sh_size);
@@ -868,13 +877,10 @@ static void add_symbols(struct elf_file *f, const Elf64_Shdr *table, const Elf64
     struct symbol *to = from && names ? calloc(count + 1, sizeof *to) : NULL;
     if (!to)
         return;
-    for (size_t i = 0; i < count; i++) {
-        unsigned type = ELF64_ST_TYPE(from[i].st_info);
-        if ((type == STT_FUNC || type == STT_GNU_IFUNC) && from[i].st_shndx != SHN_UNDEF &&
-            from[i].st_name < strings->sh_size)
+    for (size_t i = 0; i < count; i++)
+        if (names_code(f, &from[i]) && from[i].st_name < strings->sh_size)
             to[f->symbol_count++] =
                 (struct symbol){from[i].st_value, from[i].st_size, names + from[i].st_name};
-    }
     qsort(to, f->symbol_count, sizeof *to, compare_symbols);
     f->symbols = to;
 }

@@ -310,20 +310,40 @@ static struct superblock *make_superblock(const struct unit *u, const struct sup
     return sb;
 }
 
+/* Of a text of disas(): with lock and rep, up to the blank before the operands. */
+static size_t mnemonic_length(const char *text)
+{
+    static const char *const prefixes[] = {"lock ", "rep ", "repe ", "repne ", "bnd "};
+    size_t len = 0;
+    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
+        if (strncmp(text + len, prefixes[i], strlen(prefixes[i])) == 0)
+            len += strlen(prefixes[i]);
+    return len + strcspn(text + len, " ");
+}
+
+/* As QEMU does: eight bytes a line, mnemonic and operands in columns. */
+static void log_insn(const struct insn *in)
+{
+    char text[128], bytes[3 * 15 + 1] = "";
+    const uint8_t *code = (const uint8_t *)in->pc;
+    for (int i = 0; i < in->len; i++)
+        snprintf(bytes + 3 * i, 4, "%02x ", code[i]);
+    disas(text, sizeof(text), in, code, DISAS_ATT);
+    size_t name = mnemonic_length(text);
+    log_printf("0x%08llx:  %-24.24s %-8.*s%s\n", (unsigned long long)in->pc, bytes, (int)name, text,
+               text + name);
+    if (in->len > 8)
+        log_printf("0x%08llx:  %.*s\n", (unsigned long long)in->pc + 8, 3 * (in->len - 8) - 1,
+                   bytes + 24);
+}
+
 static void log_block(const struct unit *u, int i)
 {
-    const struct insn *in = &u->insn[u->first[i]];
     uint64_t offset;
-    const char *symbol = elf_symbol(in->pc, &offset);
+    const char *symbol = elf_symbol(u->insn[u->first[i]].pc, &offset);
     log_printf("----------------\nIN: %s\n", symbol ? symbol : "");
-    for (unsigned n = u->first[i]; n < u->first[i + 1]; n++) {
-        char text[128], bytes[3 * 15 + 1];
-        const uint8_t *code = (const uint8_t *)u->insn[n].pc;
-        for (int k = 0; k < u->insn[n].len; k++)
-            snprintf(bytes + 3 * k, 4, "%02x ", code[k]);
-        disas(text, sizeof(text), &u->insn[n], code, DISAS_ATT);
-        log_printf("0x%08llx:  %-24s %s\n", (unsigned long long)u->insn[n].pc, bytes, text);
-    }
+    for (unsigned n = u->first[i]; n < u->first[i + 1]; n++)
+        log_insn(&u->insn[n]);
     log_printf("\n");
 }
 
