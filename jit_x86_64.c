@@ -1973,8 +1973,10 @@ uint32_t jit_vector_state(uint64_t *components)
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     *components = ((uint64_t)high << 32 | low) & ~(uint64_t)TILES;
     for (int i = 2; i < 63; i++) {
+        if (!(*components >> i & 1)) /* cpuid is slow in a virtual machine */
+            continue;
         __cpuid_count(13, i, len, offset, c, d);
-        if (*components >> i & 1 && offset + len > size)
+        if (offset + len > size)
             size = offset + len;
     }
     return size;
