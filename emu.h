@@ -719,6 +719,8 @@ void signal_inherit(struct cpu *cpu, const struct cpu *parent); /* what a new th
 void signal_deliver(struct cpu *cpu);
 /* True if what is pending came from outside, not from what the cpu did. */
 bool signal_can_wait(const struct cpu *cpu);
+/* A plugin sets the pc: the fault that waits is none any more. */
+void signal_cancel_fault(struct cpu *cpu);
 /* A synchronous signal at cpu->pc: siginfo's si_code and si_addr; trap number and error code as the
  * processor would give them. Takes effect when the cpu enters the cache next. */
 void signal_raise(struct cpu *cpu, int sig, int code, uint64_t addr, int trap, int error);
@@ -856,6 +858,7 @@ bool plugin_is_loaded(void); /* at least one */
 /* True if any plugin wants the event; cheap. */
 bool plugin_wants_tb_trans(void);
 bool plugin_wants_syscall(void);
+bool plugin_wants_discon(void); /* exceptions or interrupts */
 
 /* translator_loop's side of a block, by QEMU's names; under tb_lock. */
 void plugin_gen_tb_start(struct cpu *cpu, uint64_t pc);
@@ -910,8 +913,10 @@ void qemu_plugin_vcpu_syscall_ret(struct cpu *cpu, int64_t num, int64_t ret);
 /* First filter that answers true sets *ret and returns true: the call is not made. */
 bool qemu_plugin_vcpu_syscall_filter(struct cpu *cpu, int64_t num, const uint64_t args[8],
                                      int64_t *ret);
-/* The instruction at pc raises a synchronous exception other than a page fault. */
+/* In C, before the signal is delivered: the instruction at pc raises an exception; the handler at
+ * to comes before the instruction at from. */
 void qemu_plugin_vcpu_exception(struct cpu *cpu, uint64_t pc);
+void qemu_plugin_vcpu_interrupt(struct cpu *cpu, uint64_t from, uint64_t to);
 void qemu_plugin_flush_cb(void);
 /* Runs the atexit callbacks, once per process image. */
 void qemu_plugin_atexit_cb(void);
@@ -999,6 +1004,10 @@ static inline bool plugin_wants_syscall(void)
 {
     return false;
 }
+static inline bool plugin_wants_discon(void)
+{
+    return false;
+}
 static inline void plugin_gen_tb_start(struct cpu *cpu, uint64_t pc)
 {
     (void)cpu, (void)pc;
@@ -1083,6 +1092,10 @@ static inline bool qemu_plugin_vcpu_syscall_filter(struct cpu *cpu, int64_t num,
 static inline void qemu_plugin_vcpu_exception(struct cpu *cpu, uint64_t pc)
 {
     (void)cpu, (void)pc;
+}
+static inline void qemu_plugin_vcpu_interrupt(struct cpu *cpu, uint64_t from, uint64_t to)
+{
+    (void)cpu, (void)from, (void)to;
 }
 static inline void qemu_plugin_flush_cb(void)
 {

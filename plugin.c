@@ -533,6 +533,7 @@ _Noreturn void plugin_resume_at(uint64_t pc)
     this_cpu->in_plugin = false;
     current = NULL;
     guest_leave_plugin(this_cpu);
+    signal_cancel_fault(this_cpu);
     cpu_resume_at(this_cpu, pc);
 }
 
@@ -799,6 +800,12 @@ bool plugin_wants_tb_trans(void)
     return plugin.event_mask & 1u << QEMU_PLUGIN_EV_VCPU_TB_TRANS;
 }
 
+bool plugin_wants_discon(void)
+{
+    return plugin.event_mask &
+           (1u << QEMU_PLUGIN_EV_VCPU_INTERRUPT | 1u << QEMU_PLUGIN_EV_VCPU_EXCEPTION);
+}
+
 bool plugin_wants_syscall(void)
 {
     return plugin.event_mask &
@@ -909,23 +916,37 @@ bool qemu_plugin_vcpu_syscall_filter(struct cpu *cpu, int64_t num, const uint64_
     return filtered;
 }
 
-void qemu_plugin_vcpu_exception(struct cpu *cpu, uint64_t pc)
+static void plugin_vcpu_cb__discon(struct cpu *cpu, enum qemu_plugin_event ev,
+                                   enum qemu_plugin_discon_type type, uint64_t from, uint64_t to)
 {
     typedef void (*old_func)(qemu_plugin_id_t, unsigned, enum qemu_plugin_discon_type, uint64_t,
                              uint64_t);
     unsigned index = (unsigned)cpu->index;
-    const enum qemu_plugin_discon_type type = QEMU_PLUGIN_DISCON_EXCEPTION;
-    for (struct qemu_plugin_cb *cb = first_cb(QEMU_PLUGIN_EV_VCPU_EXCEPTION); cb; cb = cb->next) {
+    for (struct qemu_plugin_cb *cb = first_cb(ev); cb; cb = cb->next) {
         if (!is_callable(cb->ctx) || cb->ctx->request)
             continue;
         struct scope outer = scope_enter(cb->ctx, QEMU_PLUGIN_CB_RW_REGS_PC);
         if (cb->ctx->version >= 7)
-            ((qemu_plugin_vcpu_discon_cb_t)cb->func)(index, type, pc, pc, cb->udata);
+            ((qemu_plugin_vcpu_discon_cb_t)cb->func)(index, type, from, to, cb->udata);
         else
-            ((old_func)cb->func)(cb->ctx->id, index, type, pc, pc);
+            ((old_func)cb->func)(cb->ctx->id, index, type, from, to);
         scope_leave(&outer);
     }
     plugin_run_pending();
+}
+
+/* QEMU's user mode gives one pc, where others give that of a handler, and leaves page faults out;
+ * of interrupts it knows none. */
+void qemu_plugin_vcpu_exception(struct cpu *cpu, uint64_t pc)
+{
+    plugin_vcpu_cb__discon(cpu, QEMU_PLUGIN_EV_VCPU_EXCEPTION, QEMU_PLUGIN_DISCON_EXCEPTION, pc,
+                           pc);
+}
+
+void qemu_plugin_vcpu_interrupt(struct cpu *cpu, uint64_t from, uint64_t to)
+{
+    plugin_vcpu_cb__discon(cpu, QEMU_PLUGIN_EV_VCPU_INTERRUPT, QEMU_PLUGIN_DISCON_INTERRUPT, from,
+                           to);
 }
 
 /* Also reaches plugins that wait for their reset, whose first step the flush is. */

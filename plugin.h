@@ -266,7 +266,10 @@ void qemu_plugin_register_vcpu_syscall_filter_cb(qemu_plugin_id_t id,
                                                  qemu_plugin_vcpu_syscall_filter_cb_t cb,
                                                  void *userdata);
 
-/* One of the wanted discontinuities happened at from_pc. */
+/* Before a signal that has a handler, or ends the process. EXCEPTION: raised by the instruction at
+ * from_pc, which is to_pc too. INTERRUPT: from outside, or sent by the program; to_pc is the
+ * handler's, behind which the program goes on at from_pc. There are no HOSTCALLs. Registers can be
+ * read and written; set_pc makes an exception none, and an interrupt wait for that pc. */
 QEMU_PLUGIN_API
 void qemu_plugin_register_vcpu_discon_cb(qemu_plugin_id_t id, enum qemu_plugin_discon_type type,
                                          qemu_plugin_vcpu_discon_cb_t cb, void *userdata);

@@ -74,8 +74,9 @@ struct frame {
 _Static_assert(sizeof(struct frame) == 440, "kernel layout");
 _Static_assert(offsetof(ucontext_t, uc_sigmask) == 296, "kernel layout");
 
-/* What C asks for at the next entry of the cache, besides a held signal. */
-enum request { REQUEST_NONE, REQUEST_FAULT, REQUEST_RETURN };
+/* What C asks for at the next entry of the cache, besides a held signal. REQUEST_SIGNAL is that
+ * signal, for which the state in the cpu is exact already. */
+enum request { REQUEST_NONE, REQUEST_SIGNAL, REQUEST_FAULT, REQUEST_RETURN };
 
 struct signal_state {
     enum request request;
@@ -85,6 +86,7 @@ struct signal_state {
     bool closed;        /* C has blocked everything on the host */
     bool pushes_flags;  /* the instruction that is being stepped over does */
     bool held;          /* an asynchronous signal waits; all are blocked on the host */
+    bool told;          /* plugins have heard of what waits */
     siginfo_t info;     /* that signal */
     uint64_t mask;      /* and the guest's mask meanwhile */
     uint64_t sync_mask; /* synchronous signals that the guest blocks */
@@ -227,7 +229,7 @@ static void release_held(struct cpu *cpu)
     struct signal_state *state = cpu->signals;
     if (state->held)
         queue_signal(&state->info);
-    state->held = false;
+    state->held = state->told = false;
     cpu->pending = 0;
 }
 
@@ -546,7 +548,7 @@ static void deliver(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
 {
     siginfo_t copy = *info;
     uint64_t mask = guest_mask(cpu, uc);
-    cpu->signals->held = false;
+    cpu->signals->held = cpu->signals->told = false;
     cpu->pending = 0;
     cpu->steps = 0;
     enter_handler(cpu, &copy, uc, mask, false);
@@ -564,6 +566,43 @@ static void deliver_fault(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc
         state->latest.address = reg[REG_CR2];
     release_held(cpu);
     enter_handler(cpu, info, uc, mask, true);
+}
+
+/* The state in uc is the guest's, exactly. Plugins see it, and may change it, in C: there the
+ * signal waits at the guest's pc. */
+static void leave_for_plugins(struct cpu *cpu, enum request request, ucontext_t *uc)
+{
+    greg_t *reg = uc->uc_mcontext.gregs;
+    cpu->signals->request = request;
+    cpu->signals->told = false;
+    cpu->pending = 1;
+    cpu->pc = (uint64_t)reg[REG_RIP];
+    reg[REG_EFL] &= ~FLAG_TF;
+    reg[REG_RIP] = (greg_t)jit_lookup_pad();
+}
+
+static void deliver_or_tell(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
+{
+    if (!plugin_wants_discon() || cpu->signals->told) {
+        deliver(cpu, info, uc);
+        return;
+    }
+    if (!cpu->signals->held)
+        hold_signal(cpu, info, uc);
+    leave_for_plugins(cpu, REQUEST_SIGNAL, uc);
+}
+
+static void deliver_or_tell_fault(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
+{
+    struct signal_state *state = cpu->signals;
+    if (!plugin_wants_discon()) {
+        deliver_fault(cpu, info, uc);
+        return;
+    }
+    state->fault = *info;
+    state->trap = (int)uc->uc_mcontext.gregs[REG_TRAPNO];
+    state->error = (int)uc->uc_mcontext.gregs[REG_ERR];
+    leave_for_plugins(cpu, REQUEST_FAULT, uc);
 }
 
 static bool is_pushf(const uint8_t *code)
@@ -584,9 +623,10 @@ static void clear_pushed_trap_flag(struct signal_state *state, const ucontext_t 
 static void interrupt_cache(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
 {
     struct host_state host = get_state(uc);
-    if (jit_interrupt(cpu, &host) == STOP_GUEST) {
+    bool fault_first = cpu->signals->request == REQUEST_FAULT;
+    if (!fault_first && jit_interrupt(cpu, &host) == STOP_GUEST) {
         set_state(uc, &host);
-        deliver(cpu, info, uc);
+        deliver_or_tell(cpu, info, uc);
         return;
     }
     if (!cpu->signals->held)
@@ -602,7 +642,7 @@ static void interrupt_host(struct cpu *cpu, const siginfo_t *info, ucontext_t *u
     if (pc == (uintptr_t)jit_forward_syscall) {
         /* All registers are the guest's; the call is not made, or to be made again. */
         uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(cpu->pc - 2);
-        deliver(cpu, info, uc);
+        deliver_or_tell(cpu, info, uc);
         return;
     }
     if (info->si_signo == SIGABRT && cpu->in_plugin && info->si_pid == getpid())
@@ -707,15 +747,6 @@ static void fix_address(siginfo_t *info, uint64_t pc)
         info->si_addr = (void *)pc;
 }
 
-/* Plugins' view of an exception other than a page fault; generated code is not in the middle of
- * anything. */
-static void report_exception(struct cpu *cpu, const struct host_state *host)
-{
-    memcpy(cpu->reg, host->reg, sizeof(cpu->reg));
-    cpu->flags = host->flags;
-    qemu_plugin_vcpu_exception(cpu, host->pc);
-}
-
 /* A write to a page that smc.c protects. In the cache the block that writes may be one that goes:
  * if it lies in that page, the guest goes on behind a new translation. */
 static bool handle_code_write(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
@@ -759,9 +790,7 @@ static void handle_fault(struct cpu *cpu, int sig, siginfo_t *info, ucontext_t *
     if (stop != STOP_GUEST)
         return;
     fix_address(info, host.pc);
-    if (sig != SIGSEGV || info->si_code == SI_KERNEL)
-        report_exception(cpu, &host);
-    deliver_fault(cpu, info, uc);
+    deliver_or_tell_fault(cpu, info, uc);
 }
 
 /* The processor sets the resume flag where an instruction is to run again: not behind int n. */
@@ -852,9 +881,47 @@ void signal_handle(int sig, siginfo_t *info, ucontext_t *uc, uint64_t guest_fs)
 /* ---- C side
  * ------------------------------------------------------------------------------------------- */
 
+/* False: nobody notices the signal. *to is where it leads: what ends the process, nowhere. */
+static bool finds_target(const struct cpu *cpu, int sig, uint64_t *to)
+{
+    pthread_mutex_lock(&lock);
+    uint64_t handler = actions[sig].handler;
+    pthread_mutex_unlock(&lock);
+    *to = handler > 1 ? handler : cpu->pc;
+    return handler > 1 || (handler == 0 && is_fatal_by_default(sig));
+}
+
+/* Once of each signal, where the guest stands before it. A callback may set the pc and not come
+ * back: then a fault is as good as repaired, and a signal from outside waits for the guest there.
+ */
+static void tell_plugins(struct cpu *cpu)
+{
+    struct signal_state *state = cpu->signals;
+    enum request request = state->request;
+    uint64_t to;
+    if (request == REQUEST_RETURN || state->told || !plugin_wants_discon())
+        return;
+    state->told = true;
+    if (request == REQUEST_FAULT)
+        qemu_plugin_vcpu_exception(cpu, cpu->pc);
+    else if (finds_target(cpu, state->info.si_signo, &to))
+        qemu_plugin_vcpu_interrupt(cpu, cpu->pc, to);
+}
+
+void signal_cancel_fault(struct cpu *cpu)
+{
+    struct signal_state *state = cpu->signals;
+    if (state->request == REQUEST_FAULT)
+        state->told = false;
+    if (state->request != REQUEST_RETURN)
+        state->request = REQUEST_NONE;
+    cpu->pending = state->held || state->request;
+}
+
 /* Nothing may come between here and jit_raise. */
 void signal_deliver(struct cpu *cpu)
 {
+    tell_plugins(cpu);
     cpu->signals->raised = signal_block(cpu);
     cpu->pending = 0;
     cpu->jump = (uintptr_t)jit_raise;
@@ -873,6 +940,7 @@ void signal_raise(struct cpu *cpu, int sig, int code, uint64_t addr, int trap, i
     state->trap = trap;
     state->error = error;
     state->request = REQUEST_FAULT;
+    state->told = true; /* by trap_x86_64.c, with the pc of the instruction */
     cpu->pending = 1;
 }
 
@@ -977,7 +1045,7 @@ void signal_set_mask(struct cpu *cpu, uint64_t mask)
 /* What waits was sent to the parent, which still has it. */
 void signal_forget_held(struct cpu *cpu)
 {
-    cpu->signals->held = false;
+    cpu->signals->held = cpu->signals->told = false;
     cpu->pending = 0;
 }
 

@@ -157,6 +157,7 @@ void guest_fetch_fault(struct cpu *cpu)
     bool mapped = vma_find(address, &vma);
     if (mapped && vma.prot != PROT_NONE)
         mincore((void *)(address & ~0xfffull), 1, &resident);
+    qemu_plugin_vcpu_exception(cpu, cpu->pc);
     signal_raise(cpu, SIGSEGV, mapped ? SEGV_ACCERR : SEGV_MAPERR, address, TRAP_PF,
                  FETCH_ERROR | (resident & 1 ? PROT_ERROR : 0));
 }

@@ -1,5 +1,6 @@
-/* traps.c: counts interrupts, exceptions and host calls per vCPU. In user mode there are only
- * exceptions: what becomes SIGILL, SIGTRAP, SIGFPE or the like. */
+/* traps.c: counts interrupts, exceptions and host calls per vCPU. In user mode exceptions are what
+ * becomes SIGSEGV, SIGILL, SIGTRAP, SIGFPE or the like, interrupts are signals from outside (QEMU
+ * reports neither those nor page faults); there are no host calls. */
 #include "options.h"
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
@@ -36,7 +37,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
 {
     (void)argc, (void)argv;
     if (!info->system_emulation)
-        outf("Note: interrupts and host calls do not happen in user mode.\n");
+        outf("Note: host calls do not happen in user mode.\n");
     counts = qemu_plugin_scoreboard_new(sizeof(struct counts));
     qemu_plugin_register_vcpu_discon_cb(id, QEMU_PLUGIN_DISCON_ALL, vcpu_discon, NULL);
     qemu_plugin_register_atexit_cb(id, plugin_exit, NULL);

@@ -46,6 +46,7 @@ static const struct {
     {"order2",      "order",   "-DNAME='\"second\"'"},
     {"control",     "control", ""},
     {"misuse",      "misuse",  ""},
+    {"discon",      "discon",  ""},
     {"clobber",     "clobber", "-O1"},
     {"clobberfull", "clobber", "-O1 -DFULL"},
     {"versions0",   "versions", "-DEMU_PLUGIN_API_VERSION=0"},
@@ -204,6 +205,7 @@ static const struct row rows[] = {
     {"wrong set_pc",   {"-plugin", "./control.so,wrong=on", PROGRAM}, NULL, ABORT, "qemu_plugin_set_pc"},
     {"plugin exits",   {"-plugin", "./control.so,exit=on", PROGRAM}, NULL, 9 << 8, "control ends\n"},
     {"patch",          {"-plugin", "./control.so,patch=on", PROGRAM}, NULL, HELLO, "patched 1\n"},
+    {"repaired fault", {"-plugin", "./discon.so,skip=on", "%/traps", "skip"}, NULL, 5 << 8, "exception"},
 };
 /* clang-format on */
 
@@ -464,7 +466,8 @@ static void test_traps(void **state)
     } ways[] = {{"ill", "\n0, 0, 1, 0\n"},
                 {"trap", "\n0, 0, 1, 0\n"},
                 {"fpe", "\n0, 0, 1, 0\n"},
-                {"segv", "\n0, 0, 0, 0\n"}};
+                {"segv", "\n0, 0, 1, 0\n"},
+                {"term", "\n0, 1, 0, 0\n"}};
     struct result r;
 
     (void)state;
@@ -474,6 +477,35 @@ static void test_traps(void **state)
                                       ways[i].how, NULL},
                 NULL);
         expect_text(ways[i].how, r.out[1], ways[i].row);
+        free_result(&r);
+    }
+}
+
+/* What a plugin hears of exceptions and interrupts is what the guest finds in its signal frames. */
+static void test_discon(void **state)
+{
+    static const char *const ways[][8] = {
+        {NULL},
+        {"-one-insn-per-tb"},
+        {"-tb-size", "64K"},
+        {"-d", "nochain", "-plugin", "libinsn.so,inline=on"},
+        {"-plugin", "libmem.so,callback=on", "-plugin", "libinsn.so"},
+    };
+    struct result r;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        const char *args[12];
+        int n = 0;
+        while (ways[i][n])
+            args[n] = ways[i][n], n++;
+        args[n++] = "-plugin";
+        args[n++] = "./discon.so";
+        args[n++] = "%/traps";
+        args[n] = NULL;
+        run_emu(&r, args, NULL);
+        assert_int_equal(r.status, 0);
+        assert_string_equal(r.out[1], r.out[0]);
         free_result(&r);
     }
 }
@@ -804,10 +836,14 @@ static void test_drcov_fork(void **state)
     assert_true(count_traces("f.drcov.*", program) > 1);
 }
 
-int main(void)
+/* An argument chooses tests by a pattern of their names. */
+int main(int argc, char **argv)
 {
     struct CMUnitTest tests[COUNT(rows) + 32] = {{0}};
     size_t n = 0;
+
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
 
     locate_emu();
     for (size_t i = 0; i < COUNT(rows); i++)
@@ -829,6 +865,7 @@ int main(void)
         {"execlog", test_execlog},
         {"syscall", test_syscall_plugin},
         {"traps", test_traps},
+        {"discon", test_discon},
         {"stoptrigger", test_stoptrigger},
         {"bbv", test_bbv},
         {"symbols", test_symbols},
