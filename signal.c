@@ -21,6 +21,7 @@
 #include "emu.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -118,6 +119,7 @@ static void set_host_action(int sig, const struct action *act)
 static bool is_fatal_by_default(int sig)
 {
     switch (sig) {
+    case 0: /* none: leave_block_soon */
     case SIGCHLD:
     case SIGCONT:
     case SIGURG:
@@ -437,7 +439,7 @@ static void enter_handler(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc
     pthread_mutex_unlock(&lock);
     reg[REG_EFL] &= ~FLAG_TF;
     bool harmless = !fault && act.handler == 0 && !is_fatal_by_default(sig);
-    if (harmless) /* its handler went while it waited */
+    if (harmless && sig) /* its handler went while it waited */
         queue_signal(info);
     if (harmless || (act.handler == 1 && !ignored_fault)) {
         set_context_mask(state, uc, mask);
@@ -747,8 +749,21 @@ static void fix_address(siginfo_t *info, uint64_t pc)
         info->si_addr = (void *)pc;
 }
 
-/* A write to a page that smc.c protects. In the cache the block that writes may be one that goes:
- * if it lies in that page, the guest goes on behind a new translation. */
+/* Lets the guest's instruction at the interrupted pc end, which plugins have seen; then the block
+ * that it is in is left, as for a signal, but there is none: it has written to its own page. */
+static void leave_block_soon(struct cpu *cpu, ucontext_t *uc)
+{
+    static const siginfo_t nothing = {0};
+    if (!cpu->signals->held) {
+        hold_signal(cpu, &nothing, uc);
+        cpu->signals->told = true;
+        cpu->steps = INT_MAX; /* whatever the flags are */
+    }
+    uc->uc_mcontext.gregs[REG_EFL] |= FLAG_TF;
+}
+
+/* A write to a page that smc.c protects. In the cache the block that writes may be one that goes.
+ */
 static bool handle_code_write(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
 {
     greg_t *reg = uc->uc_mcontext.gregs;
@@ -761,11 +776,8 @@ static bool handle_code_write(struct cpu *cpu, const siginfo_t *info, ucontext_t
     bool own_code = in_cache && jit_runs_page(host.pc, address);
     bool done = smc_write_fault(address, own_code);
     tb_unlock();
-    if (done && own_code && jit_fault(cpu, &host, address) == STOP_GUEST) {
-        cpu->pc = host.pc;
-        host.pc = jit_lookup_pad();
-        set_state(uc, &host);
-    }
+    if (done && own_code)
+        leave_block_soon(cpu, uc);
     return done;
 }
 
