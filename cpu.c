@@ -202,8 +202,10 @@ static uint64_t run_syscall(struct cpu *cpu)
 /* The kernel could not write to a page that emu keeps from being written: false, once more. */
 static bool can_retry(int64_t result)
 {
+    if (result != -EFAULT)
+        return false;
     tb_lock();
-    bool retry = result == -EFAULT && smc_open_all();
+    bool retry = smc_open(0, UINT64_MAX);
     tb_unlock();
     return retry;
 }

@@ -462,6 +462,7 @@ bool guest_replace(uint32_t *word, uint32_t *old, uint32_t new);
  */
 
 #define TB_MAX_INSNS 512 /* QEMU's limit, visible to plugins */
+#define INSN_MAX     15  /* bytes of an instruction */
 
 /* A translation block as QEMU cuts them. Blocks that follow each other in the guest are laid out
  * together in a superblock; each has its own entry with all guest state in place. */
@@ -479,6 +480,7 @@ struct tb {
     uint16_t n_insns;
     uint16_t size;       /* guest bytes */
     const uint8_t *code; /* copy of the guest bytes, if they can change; or NULL */
+    uint32_t patience;   /* checked blocks: entries until the page may have come to rest */
     bool flags_dead;     /* the arithmetic flags are written before they are read */
 };
 
@@ -513,6 +515,8 @@ enum indirect { BY_JUMP /* and indirect call */, BY_RETURN };
 struct unit {
     struct insn insn[TB_MAX_INSNS + 64];
     const uint8_t *code[TB_MAX_INSNS + 64]; /* bytes of each instruction */
+    uint8_t copy[INSN_MAX * (TB_MAX_INSNS + 65)]; /* those that may change */
+    size_t copied;
     uint16_t first[SUPERBLOCK_TBS + 1];     /* block i is insn[first[i] .. first[i + 1]) */
     uint16_t live[TB_MAX_INSNS + 64];       /* flags live before each instruction, enum flag_bits */
     struct plugin_op *ops[SUPERBLOCK_TBS];
@@ -679,7 +683,8 @@ void tb_lock_bare(struct cpu *cpu); /* the same where cpu may be bare */
 void tb_unlock(void);
 /* From now on there may be several threads: blocking syscalls are not made from the cache. */
 void tb_share(void);
-/* Drops the superblock of the latest block at pc, whose bytes have changed. */
+/* The latest block at pc has found itself changed, or unchanged for so long that its page is an
+ * ordinary one again: drops its superblock. */
 void tb_drop_stale(uint64_t pc);
 /* The mapping of [start, start+len) has changed: drops all translations there; takes tb_lock. */
 void tb_unmap(uint64_t start, uint64_t len);
@@ -700,12 +705,18 @@ unsigned tb_generation(void);
  * True: its blocks have to check themselves. */
 bool smc_watch(uint64_t addr);
 bool smc_is_writable(uint64_t addr); /* the bytes there can change without a change of mapping */
+/* How often such a block is entered until it asks whether the page has come to rest. */
+uint32_t smc_patience(uint64_t addr);
+/* It has: no block that is made from now on has to check itself. */
+void smc_cool(uint64_t addr);
 /* A write to addr faulted. True: the page was protected by smc_watch and is writable now. It may
  * have become so for another thread: what the guest may write, it can write again.
  * own_code: the writing instruction lies in that page. */
 bool smc_write_fault(uint64_t addr, bool own_code);
-/* Makes all protected pages writable, for the kernel; false: there were none. */
-bool smc_open_all(void);
+bool smc_is_watching(void); /* some page is protected; without tb_lock */
+/* The kernel is to write to [start, start+len): makes what is protected there writable; false:
+ * nothing was. */
+bool smc_open(uint64_t start, uint64_t len);
 /* The guest changed the protection of [start, start+len) or its mapping. */
 void smc_forget(uint64_t start, uint64_t len);
 
@@ -794,6 +805,9 @@ bool guest_copy_string(char *buf, size_t size, uint64_t addr);
 syscall_body mem_mmap, mem_munmap, mem_mprotect, mem_mremap, mem_brk, mem_shmat, mem_shmdt;
 /* The guest's heap, [*start, *end): what brk has mapped. */
 void mem_heap(uint64_t *start, uint64_t *end);
+/* Before a call is made: lets the kernel write to pages with code that its arguments name, which
+ * have the letters of linux_strace.c in format. */
+void mem_open_results(const char *format, const uint64_t *arg);
 /* Held while mappings change; the outermost of all locks. fork() must own it. */
 void mem_lock(void);
 void mem_unlock(void);

@@ -1463,8 +1463,8 @@ static unsigned emit_compare_piece(struct emit *e, const uint8_t *code, unsigned
     return size;
 }
 
-/* Leaves by PAD_STALE unless the bytes of tb are still those it was made from. lahf and seto keep
- * the flags, rax, rcx and rdx are spilled. */
+/* Leaves by PAD_STALE unless the bytes of tb are still those it was made from, and once when they
+ * have been for long. lahf and seto keep the flags, rax, rcx and rdx are spilled. */
 static void lower_check(struct lower *l, const struct tb *tb)
 {
     struct emit *e = &l->e;
@@ -1482,6 +1482,9 @@ static void lower_check(struct lower *l, const struct tb *tb)
         emit_exit_at(&cold, tb->pc, PAD_STALE);
     }
     emit_save_flags(e);
+    emit_mov_imm(e, GPR_RDX, (uintptr_t)&tb->patience);
+    emit_sized_imm(e, 4, false, 0x81, 5, GPR_RDX, 0, 1);
+    emit_jcc(e, CC_E, stub);
     emit_mov_imm64(e, GPR_RDX, tb->pc);
     for (unsigned i = 0; i < tb->size;) {
         i += emit_compare_piece(e, tb->code + i, tb->size - i, (int32_t)i);

@@ -1,17 +1,21 @@
 /* linux_mem.c: the system calls that change the guest's address space.
  *
  * The kernel does the work; here the list of vma.c and the translations are kept in step, images
- * get their low places, and emu's own memory is defended. Must not know the guest's registers. */
+ * get their low places, emu's own memory is defended, and pages of code that the kernel is to write
+ * to are opened. Must not know the guest's registers. */
 #include "emu.h"
 
 #include <elf.h>
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define ADDRESS_END     0x7ffffffff000ull /* TASK_SIZE_MAX */
@@ -183,7 +187,7 @@ static int64_t remap_memory(const uint64_t *arg, const struct vma *old)
 {
     tb_lock();
     if (old->prot & PROT_EXEC)
-        smc_open_all();
+        smc_open(arg[0], PAGE_UP(arg[1]));
     int64_t ret = host_syscall(SYS_mremap, arg);
     if (!failed(ret))
         note_remap(arg, (uint64_t)ret, old);
@@ -205,6 +209,49 @@ bool mem_mremap(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
         *ret = remap_memory(arg, &old);
     mem_unlock();
     return true;
+}
+
+/* ---- what the kernel writes ---- */
+
+#define RESULT_MAX 512 /* no structure that a call fills is larger */
+
+static void open_vector(uint64_t list, uint64_t n)
+{
+    struct iovec part;
+
+    for (uint64_t i = 0; i < n && i < IOV_MAX; i++) {
+        if (!guest_copy(&part, (const void *)(list + i * sizeof part), sizeof part))
+            return;
+        smc_open((uint64_t)part.iov_base, part.iov_len);
+    }
+}
+
+static void open_message(uint64_t message)
+{
+    struct msghdr head;
+
+    if (!guest_copy(&head, (const void *)message, sizeof head))
+        return;
+    smc_open((uint64_t)head.msg_name, head.msg_namelen);
+    smc_open((uint64_t)head.msg_control, head.msg_controllen);
+    open_vector((uint64_t)head.msg_iov, head.msg_iovlen);
+}
+
+/* A call that fails halfway could not be made once more: what it has taken is gone. */
+void mem_open_results(const char *format, const uint64_t *arg)
+{
+    if (!smc_is_watching())
+        return;
+    format += *format == '=';
+    tb_lock();
+    for (int i = 0; i < 6 && format[i]; i++) {
+        smc_open(arg[i], format[i] == 'B' && arg[i + 1] > RESULT_MAX ? arg[i + 1] : RESULT_MAX);
+        if (format[i] == 'V')
+            open_vector(arg[i], arg[i + 1]);
+        if (format[i] == 'H')
+            open_message(arg[i]);
+    }
+    tb_unlock();
 }
 
 /* ---- brk: the kernel's is emu's own heap, so that the guest's is made of mappings ---- */

@@ -4,6 +4,8 @@
  *   d int        u unsigned   l signed 64-bit  x hexadecimal  p pointer   m mode, octal
  *   s string     L string, a path that -L may redirect        f directory descriptor
  *   b buffer whose length is the next argument    B the same, filled by the call
+ *   V pointer to buffers that the call fills, their number is the next argument
+ *   H pointer to a message header with such buffers
  *   o open flags P PROT_*     M MAP_*          C CLONE_*      S signal    A argument list
  * A leading '=' says that the result is an address. Must not know what calls do. */
 #include "emu.h"
@@ -298,11 +300,11 @@ static void add_argv(struct text *text, const struct call *call)
 }
 
 static void (*const printers['z' + 1])(struct text *, const struct call *) = {
-    ['d'] = add_int,         ['u'] = add_unsigned,  ['l'] = add_long,   ['x'] = add_hex,
-    ['p'] = add_pointer,     ['m'] = add_mode,      ['s'] = add_path,   ['L'] = add_path,
-    ['f'] = add_dirfd,       ['b'] = add_input,     ['B'] = add_output, ['o'] = add_open_flags,
-    ['P'] = add_prot,        ['M'] = add_map_flags, ['S'] = add_signal, ['A'] = add_argv,
-    ['C'] = add_clone_flags,
+    ['d'] = add_int,     ['u'] = add_unsigned,   ['l'] = add_long,        ['x'] = add_hex,
+    ['p'] = add_pointer, ['V'] = add_pointer,    ['H'] = add_pointer,     ['m'] = add_mode,
+    ['s'] = add_path,    ['L'] = add_path,       ['f'] = add_dirfd,       ['b'] = add_input,
+    ['B'] = add_output,  ['o'] = add_open_flags, ['P'] = add_prot,        ['M'] = add_map_flags,
+    ['S'] = add_signal,  ['A'] = add_argv,       ['C'] = add_clone_flags,
 };
 
 /* open's mode counts only if a file may be made. */

@@ -250,7 +250,7 @@ static const struct syscall_row rows[] = {
     [16] = {"ioctl", "dxx", NULL},
     [17] = {"pread64", "dBul", NULL},
     [18] = {"pwrite64", "dbul", NULL},
-    [19] = {"readv", "dpd", NULL},
+    [19] = {"readv", "dVd", NULL},
     [20] = {"writev", "dpd", NULL},
     [21] = {"access", "Ld", NULL},
     [22] = {"pipe", "p", NULL},
@@ -278,7 +278,7 @@ static const struct syscall_row rows[] = {
     [44] = {"sendto", "dbuxpu", NULL},
     [45] = {"recvfrom", "dBuxpp", NULL},
     [46] = {"sendmsg", "dpx", NULL},
-    [47] = {"recvmsg", "dpx", NULL},
+    [47] = {"recvmsg", "dHx", NULL},
     [48] = {"shutdown", "dd", NULL},
     [49] = {"bind", "dpu", NULL},
     [50] = {"listen", "dd", NULL},
@@ -526,7 +526,7 @@ static const struct syscall_row rows[] = {
     [292] = {"dup3", "ddo", do_dup2},
     [293] = {"pipe2", "po", NULL},
     [294] = {"inotify_init1", "x", NULL},
-    [295] = {"preadv", "dpdll", NULL},
+    [295] = {"preadv", "dVdll", NULL},
     [296] = {"pwritev", "dpdll", NULL},
     [297] = {"rt_tgsigqueueinfo", "ddSp", NULL},
     [298] = {"perf_event_open", "pdddx", NULL},
@@ -541,7 +541,7 @@ static const struct syscall_row rows[] = {
     [307] = {"sendmmsg", "dpux", NULL},
     [308] = {"setns", "dx", NULL},
     [309] = {"getcpu", "ppp", NULL},
-    [310] = {"process_vm_readv", "dpupux", NULL},
+    [310] = {"process_vm_readv", "dVupux", NULL},
     [311] = {"process_vm_writev", "dpupux", NULL},
     [312] = {"kcmp", "dddxx", NULL},
     [313] = {"finit_module", "dsx", NULL},
@@ -558,7 +558,7 @@ static const struct syscall_row rows[] = {
     [324] = {"membarrier", "dxd", NULL},
     [325] = {"mlock2", "pux", NULL},
     [326] = {"copy_file_range", "dpdpux", NULL},
-    [327] = {"preadv2", "dpdllx", NULL},
+    [327] = {"preadv2", "dVdllx", NULL},
     [328] = {"pwritev2", "dpdllx", NULL},
     [329] = {"pkey_mprotect", "puPd", mem_mprotect},
     [330] = {"pkey_alloc", "xx", NULL},
@@ -613,6 +613,14 @@ static const struct syscall_row *find_row(int nr)
     if (nr < 0 || (size_t)nr >= sizeof rows / sizeof *rows || !rows[nr].name)
         return NULL;
     return &rows[nr];
+}
+
+/* Of an unknown call: six numbers. */
+static const char *find_format(int nr)
+{
+    const struct syscall_row *row = find_row(nr);
+
+    return row ? row->format : "xxxxxx";
 }
 
 static bool is_x32(int nr)
@@ -679,7 +687,7 @@ static void log_call(int nr, const uint64_t *arg, const int64_t *ret)
         strace_log(row->name, row->format, arg, ret);
     } else {
         snprintf(name, sizeof name, "syscall_%d", nr);
-        strace_log(name, "xxxxxx", arg, ret);
+        strace_log(name, find_format(nr), arg, ret);
     }
 }
 
@@ -726,8 +734,10 @@ enum syscall_next linux_syscall(struct cpu *cpu)
         qemu_plugin_vcpu_syscall(cpu, nr, args);
     if ((opt.log & LOG_STRACE) && ends_here(find_row(nr)))
         log_call(nr, args, NULL);
-    if (!answer_call(cpu, nr, args, &ret))
+    if (!answer_call(cpu, nr, args, &ret)) {
+        mem_open_results(find_format(nr), args);
         return SYSCALL_FORWARD;
+    }
     finish_call(cpu, nr, args, ret);
     return SYSCALL_DONE;
 }

@@ -2,11 +2,15 @@
  *
  * A writable page that holds translated code loses its write permission on the host. The first
  * write faults: the page's translations go, the write is let through. A page where that happens
- * again and again, or whose own code does it, is left writable instead, and its blocks compare
- * their bytes whenever they are entered. So are shared mappings, which may be written elsewhere.
+ * again and again, or whose own code does it, is hot: it is left writable, and its blocks compare
+ * their bytes whenever they are entered. A block that has been found unchanged often enough makes
+ * the page an ordinary one again; the next time that takes longer. Shared mappings may be written
+ * elsewhere: they are hot for ever. That a private mapping of a file changes with the file, as it
+ * may, is not noticed.
  *
- * What the kernel writes for the guest fails with EFAULT on a protected page: while there are any,
- * syscalls go through C, which opens them all and makes the call again.
+ * The kernel cannot write to a protected page for the guest: while there are any, syscalls go
+ * through C, which opens those that the arguments name. If the call fails with EFAULT nevertheless,
+ * all are opened and it is made again.
  *
  * Neutral; everything here runs under tb_lock. */
 
@@ -15,13 +19,16 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define PAGE       4096ull
-#define HOT_WRITES 4 /* write faults after which a page is no longer protected */
+#define PAGE         4096ull
+#define HOT_WRITES   4 /* write faults after which a page is no longer protected */
+#define PATIENCE     1000
+#define PATIENCE_MAX (1u << 30)
 
 enum page_state { PAGE_OPEN, PAGE_PROTECTED, PAGE_HOT };
 
 struct page {
     uint64_t start;
+    uint32_t patience; /* entries of a block until a hot page is tried as an ordinary one */
     uint8_t state, writes;
 };
 
@@ -59,6 +66,7 @@ static struct page *get_page(uint64_t start)
     struct page *page = find_slot(start);
     if (!page->start) {
         page->start = start;
+        page->patience = PATIENCE;
         count++;
     }
     return page;
@@ -73,6 +81,15 @@ static void open_page(struct page *page)
             mprotect((void *)page->start, PAGE, vma_host_prot(vma.prot));
     }
     page->state = PAGE_OPEN;
+}
+
+/* Lets a write through, and remembers it. */
+static void admit_write(struct page *page, bool own_code)
+{
+    tb_invalidate(page->start, PAGE);
+    open_page(page);
+    if (own_code || ++page->writes >= HOT_WRITES)
+        page->state = PAGE_HOT;
 }
 
 bool smc_watch(uint64_t addr)
@@ -99,36 +116,78 @@ bool smc_is_writable(uint64_t addr)
     return vma_find(addr, &vma) && (vma.prot & PROT_WRITE || vma.flags & MAP_SHARED);
 }
 
+uint32_t smc_patience(uint64_t addr)
+{
+    return get_page(addr & ~(PAGE - 1))->patience;
+}
+
+void smc_cool(uint64_t addr)
+{
+    struct page *page = get_page(addr & ~(PAGE - 1));
+    struct vma vma;
+    if (page->state != PAGE_HOT || !vma_find(addr, &vma) || vma.flags & MAP_SHARED)
+        return;
+    page->state = PAGE_OPEN;
+    page->writes = 0;
+    if (page->patience < PATIENCE_MAX)
+        page->patience *= 4;
+}
+
 bool smc_write_fault(uint64_t addr, bool own_code)
 {
     struct page *page = n_protected ? find_slot(addr & ~(PAGE - 1)) : NULL;
     struct vma vma;
     if (!page || page->state != PAGE_PROTECTED) /* another thread may have been faster */
         return vma_find(addr, &vma) && vma.prot & PROT_WRITE;
-    tb_invalidate(page->start, PAGE);
-    open_page(page);
-    if (own_code || ++page->writes >= HOT_WRITES)
-        page->state = PAGE_HOT;
+    admit_write(page, own_code);
     return true;
 }
 
-bool smc_open_all(void)
+bool smc_is_watching(void)
 {
-    bool any = n_protected > 0;
-    for (size_t i = 0; any && i < room; i++)
-        if (pages[i].state == PAGE_PROTECTED) {
-            tb_invalidate(pages[i].start, PAGE);
-            open_page(&pages[i]);
+    return __atomic_load_n(&n_protected, __ATOMIC_RELAXED) > 0;
+}
+
+/* Calls act for the protected pages in [start, start+len). */
+static void for_protected(uint64_t start, uint64_t len, void (*act)(struct page *page))
+{
+    uint64_t first = start / PAGE, last = (start + (len - 1)) / PAGE;
+    if (!n_protected || !len)
+        return;
+    if (last < first) /* beyond the end of addresses */
+        last = UINT64_MAX / PAGE;
+    if (last - first < room) {
+        for (uint64_t i = first; i <= last; i++) {
+            struct page *page = find_slot(i * PAGE);
+            if (page->start && page->state == PAGE_PROTECTED)
+                act(page);
         }
-    return any;
+        return;
+    }
+    for (size_t i = 0; i < room; i++)
+        if (pages[i].start / PAGE - first <= last - first && pages[i].state == PAGE_PROTECTED)
+            act(&pages[i]);
+}
+
+static void admit_kernel(struct page *page)
+{
+    admit_write(page, false);
+}
+
+bool smc_open(uint64_t start, uint64_t len)
+{
+    size_t before = n_protected;
+    for_protected(start, len, admit_kernel);
+    return n_protected != before;
+}
+
+static void forget(struct page *page)
+{
+    page->state = PAGE_OPEN;
+    n_protected--;
 }
 
 void smc_forget(uint64_t start, uint64_t len)
 {
-    for (size_t i = 0; n_protected && i < room; i++)
-        if (pages[i].start >= start && pages[i].start - start < len &&
-            pages[i].state == PAGE_PROTECTED) {
-            pages[i].state = PAGE_OPEN;
-            n_protected--;
-        }
+    for_protected(start, len, forget);
 }

@@ -349,12 +349,29 @@ void tb_unmap(uint64_t start, uint64_t len)
     tb_unlock();
 }
 
+/* True if the guest's bytes are those that tb was made from. */
+static bool is_unchanged(const struct tb *tb)
+{
+    uint8_t now[64];
+    for (size_t at = 0, part; at < tb->size; at += part) {
+        part = tb->size - at < sizeof(now) ? tb->size - at : sizeof(now);
+        if (!guest_copy(now, (const uint8_t *)tb->pc + at, part) ||
+            memcmp(now, tb->code + at, part) != 0)
+            return false;
+    }
+    return true;
+}
+
 void tb_drop_stale(uint64_t pc)
 {
     tb_lock();
     struct tb *tb = tb_lookup(pc);
     if (tb) {
         plugin_ops_stale(tb);
+        if (tb->sb->checked && is_unchanged(tb)) {
+            smc_cool(tb->pc);
+            smc_cool(tb->pc + tb->size - 1);
+        }
         drop_superblock(tb->sb);
     }
     tb_unlock();

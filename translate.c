@@ -20,7 +20,7 @@ static struct unit unit; /* under tb_lock */
 static bool writes_memory(const struct insn *in)
 {
     for (int i = 0; i < in->nmem; i++)
-        if (in->mem[i].flags & MEM_WRITE && !(in->mem[i].flags & MEM_STACK))
+        if (in->mem[i].flags & MEM_WRITE)
             return true;
     return false;
 }
@@ -41,35 +41,50 @@ static bool watch_code(struct cpu *cpu, uint64_t addr)
     return smc_watch(addr);
 }
 
+/* Decodes the instruction at pc; of a hot page from a copy, as the bytes may change meanwhile. */
+static bool decode_insn(struct unit *u, unsigned n, uint64_t pc, size_t avail, bool hot)
+{
+    const uint8_t *code = (const uint8_t *)pc;
+    if (hot) {
+        avail = avail < INSN_MAX ? avail : INSN_MAX;
+        code = memcpy(u->copy + u->copied, code, avail);
+    }
+    u->code[n] = code;
+    return decode(&u->insn[n], code, avail, pc) == DECODE_OK;
+}
+
 /* Decodes one block at pc into the unit behind its instructions; false: its first instruction
  * cannot be fetched. A block ends where QEMU ends it: behind a branch and its like, at 512
  * instructions, at the end of its first page; an instruction that crosses the page is a block of
- * its own. */
-static bool decode_block(struct cpu *cpu, struct unit *u, uint64_t pc)
+ * its own. *checked: it has to check itself. */
+static bool decode_block(struct cpu *cpu, struct unit *u, uint64_t pc, bool *checked)
 {
     unsigned first = u->first[u->n_tbs], n = first;
     uint64_t page_end = (pc & ~(PAGE - 1)) + PAGE;
     uint64_t code_end = pc + vma_code_avail(pc, page_end + 16 - pc);
     bool hot = code_end > pc && watch_code(cpu, pc);
-    u->checked |= hot;
     for (;;) {
         struct insn *in = &u->insn[n];
         if (n > first && !shape_matters() && tb_lookup(pc))
             break;
-        if (pc >= code_end || decode(in, (const uint8_t *)pc, code_end - pc, pc) != DECODE_OK)
+        if (pc >= code_end || !decode_insn(u, n, pc, code_end - pc, hot))
             break;
         if (pc + in->len > page_end) {
             if (n > first)
                 break;
-            u->checked |= watch_code(cpu, page_end);
+            hot |= watch_code(cpu, page_end);
+            if (!decode_insn(u, n, pc, code_end - pc, hot)) /* it may have changed until now */
+                break;
         }
-        u->code[n++] = (const uint8_t *)pc;
+        u->copied += hot ? in->len : 0;
+        n++;
         pc += in->len;
         if (in->kind != INSN_NEXT || in->flags & INSN_ENDS_TB || n - first == u->max_insns ||
             opt.one_insn_per_tb || pc >= page_end || (hot && writes_memory(in)))
             break;
     }
     u->first[u->n_tbs + 1] = (uint16_t)n;
+    *checked = hot;
     return n > first;
 }
 
@@ -116,16 +131,17 @@ static bool add_pages(struct superblock *sb, uint64_t start, uint64_t end)
 
 /* The block that was decoded last becomes part of the unit unless it must not be: blocks ahead of
  * execution are only taken where they are sound and cost nothing. */
-static bool accept_block(struct unit *u, struct superblock *pages)
+static bool accept_block(struct unit *u, struct superblock *pages, bool checked)
 {
     const struct insn *first = &u->insn[u->first[u->n_tbs]];
     const struct insn *last = &u->insn[u->first[u->n_tbs + 1] - 1];
-    if (u->n_tbs > 0 && last->kind == INSN_ILLEGAL)
+    if (u->n_tbs > 0 && (last->kind == INSN_ILLEGAL || checked != u->checked))
         return false;
     struct superblock with = *pages;
     if (!add_pages(&with, first->pc, last->pc + last->len))
         return false;
     *pages = with;
+    u->checked = checked;
     u->n_tbs++;
     return true;
 }
@@ -148,10 +164,11 @@ static bool build_unit(struct cpu *cpu, struct unit *u, uint64_t pc, struct supe
 {
     u->n_tbs = 0;
     u->first[0] = 0;
-    u->checked = false;
+    u->copied = 0;
     uint64_t next = pc;
+    bool checked;
     do {
-        if (!decode_block(cpu, u, next) || !accept_block(u, pages))
+        if (!decode_block(cpu, u, next, &checked) || !accept_block(u, pages, checked))
             break;
         next = follow(u, u->n_tbs - 1);
     } while (wants_more(u, next));
@@ -271,11 +288,11 @@ static bool can_change(const struct unit *u, const struct tb *tb)
 }
 
 /* Keeps the bytes that tb is made from. */
-static bool copy_code(struct tb *tb)
+static bool copy_code(struct tb *tb, const uint8_t *code)
 {
     uint8_t *copy = tb_alloc(tb->size);
     if (copy)
-        memcpy(copy, (const void *)tb->pc, tb->size);
+        memcpy(copy, code, tb->size);
     tb->code = copy;
     return copy;
 }
@@ -304,7 +321,9 @@ static struct superblock *make_superblock(const struct unit *u, const struct sup
             .size = (uint16_t)(last->pc + last->len - first->pc),
             .flags_dead = !(u->live[u->first[i]] & FLAGS_ARITH),
         };
-        if (can_change(u, &sb->tb[i]) && !copy_code(&sb->tb[i]))
+        if (u->checked)
+            sb->tb[i].patience = smc_patience(first->pc);
+        if (can_change(u, &sb->tb[i]) && !copy_code(&sb->tb[i], u->code[u->first[i]]))
             return NULL;
     }
     return sb;

@@ -122,6 +122,12 @@ static bool run_gs_selector(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
+static bool runs_in_cache(const struct insn *in)
+{
+    return in->kind != INSN_FAR && in->kind != INSN_ILLEGAL &&
+           !(in->flags & (INSN_SETS_GS | INSN_USES_GS));
+}
+
 void guest_trap(struct cpu *cpu)
 {
     struct insn in;
@@ -142,6 +148,10 @@ void guest_trap(struct cpu *cpu)
     }
     if (in.flags & INSN_SETS_GS && (run_gs_base(cpu, &in) || run_gs_selector(cpu, &in))) {
         cpu->pc += in.len;
+        return;
+    }
+    if (runs_in_cache(&in)) { /* another thread has put it there meanwhile */
+        tb_invalidate(cpu->pc, in.len);
         return;
     }
     qemu_plugin_vcpu_exception(cpu, cpu->pc);

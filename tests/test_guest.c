@@ -73,6 +73,8 @@ static const struct program programs[] = {
     {"queue",               RACY, {"queue"}},
     {"frames",              0, {"frames"}},
     {"endure",              RACY, {"endure"}},
+    {"own",                 0, {"own"}},
+    {"modify",              RACY, {"modify"}},
     {"rewrite",             RACY, {"rewrite"}},
     {"proc",                HEAVY, {"proc", "one", "two"}},
     {"kernel",              0, {"kernel"}},
