@@ -47,4 +47,6 @@
 #define EXIT_STALE       6
 #define EXIT_RETURN      7
 
+#define EXEC_CANCELLED   -516 /* result of jit_exec: none that the kernel gives to programs */
+
 #endif

@@ -423,6 +423,8 @@ void cpu_restore(struct cpu *cpu, struct cpu_snapshot *snapshot);
 uint64_t guest_sp(const struct cpu *cpu);
 void guest_set_sp(struct cpu *cpu, uint64_t sp);
 void guest_enter_syscall(struct cpu *cpu); /* cpu->pc is behind the instruction */
+/* The call is to be made again, when signals have been handled; returns what the result must be. */
+int64_t guest_restart_syscall(struct cpu *cpu);
 int guest_syscall_number(const struct cpu *cpu);
 uint64_t guest_syscall_arg(const struct cpu *cpu, int i); /* i = 0..5 */
 void guest_set_syscall_arg(struct cpu *cpu, int i, uint64_t value);
@@ -514,11 +516,11 @@ enum indirect { BY_JUMP /* and indirect call */, BY_RETURN };
 /* The instructions of one superblock, decoded; scratch of the translator, under tb_lock. */
 struct unit {
     struct insn insn[TB_MAX_INSNS + 64];
-    const uint8_t *code[TB_MAX_INSNS + 64]; /* bytes of each instruction */
+    const uint8_t *code[TB_MAX_INSNS + 64];       /* bytes of each instruction */
     uint8_t copy[INSN_MAX * (TB_MAX_INSNS + 65)]; /* those that may change */
     size_t copied;
-    uint16_t first[SUPERBLOCK_TBS + 1];     /* block i is insn[first[i] .. first[i + 1]) */
-    uint16_t live[TB_MAX_INSNS + 64];       /* flags live before each instruction, enum flag_bits */
+    uint16_t first[SUPERBLOCK_TBS + 1]; /* block i is insn[first[i] .. first[i + 1]) */
+    uint16_t live[TB_MAX_INSNS + 64];   /* flags live before each instruction, enum flag_bits */
     struct plugin_op *ops[SUPERBLOCK_TBS];
     size_t n_ops[SUPERBLOCK_TBS];
     size_t n_merged[SUPERBLOCK_TBS];
@@ -611,6 +613,8 @@ extern const char jit_raise[];           /* lets signal.c change the guest's sta
 extern const char jit_enter_check[], jit_enter_jump[], jit_leave[];
 extern const char jit_forward_syscall_made[];
 extern const char guest_copy_end[], guest_copy_fault[];
+extern const char jit_exec_open[], jit_exec_made[], jit_exec_cancelled[];
+int64_t jit_exec(long nr, const uint64_t *arg, const uint64_t *mask); /* for signal_exec */
 
 /* ---- mem_x86_64.c: the memory that an instruction accesses, as plugins see it
  * ------------------------------- */
@@ -751,8 +755,9 @@ void signal_forget_held(struct cpu *cpu);
 /* For vfork: the process's dispositions and the thread's signal state. */
 struct signal_snapshot *signal_save(struct cpu *cpu);
 void signal_restore(struct cpu *cpu, struct signal_snapshot *snapshot);
-void signal_before_exec(struct cpu *cpu); /* host dispositions and mask as the guest set them */
-void signal_after_exec(struct cpu *cpu);  /* it failed */
+/* Makes the host's dispositions and mask what the next program is to inherit, and makes the call.
+ * EXEC_CANCELLED: a signal was faster, the guest's handler comes first. */
+int64_t signal_exec(struct cpu *cpu, long nr, const uint64_t *arg);
 
 /* ---- linux_clone.c: bodies of fork, vfork, clone and exit
  * ------------------------------------------ */

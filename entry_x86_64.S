@@ -402,6 +402,38 @@ callback_done:
     mov %rax, CPU_BACK(%rbx)
     jmp resume_guest
 
+/* int64_t jit_exec(long nr, const uint64_t arg[5], const uint64_t *mask): sets the thread's mask of
+ * blocked signals and makes the call, which is an execve. A signal between the two makes signal.c
+ * go on at jit_exec_cancelled. */
+    .globl jit_exec, jit_exec_open, jit_exec_made, jit_exec_cancelled
+    .type jit_exec, @function
+jit_exec:
+    push %rbx
+    push %r12
+    mov %rdi, %rbx
+    mov %rsi, %r12
+    mov $2, %edi                /* SIG_SETMASK */
+    mov %rdx, %rsi
+    xor %edx, %edx
+    mov $8, %r10d
+    mov $14, %eax               /* rt_sigprocmask */
+    syscall
+jit_exec_open:
+    mov (%r12), %rdi
+    mov 8(%r12), %rsi
+    mov 16(%r12), %rdx
+    mov 24(%r12), %r10
+    mov 32(%r12), %r8
+    mov %rbx, %rax
+    syscall
+jit_exec_made:
+    pop %r12
+    pop %rbx
+    ret
+jit_exec_cancelled:
+    mov $EXEC_CANCELLED, %rax
+    jmp jit_exec_made
+
 /* A fault between guest_copy and guest_copy_end makes signal.c go on at guest_copy_fault. */
     .globl guest_copy, guest_replace, guest_copy_end, guest_copy_fault
 /* bool guest_copy(void *dst, const void *src, size_t len) */

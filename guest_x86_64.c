@@ -57,6 +57,14 @@ void guest_enter_syscall(struct cpu *cpu)
     cpu->reg[11] = cpu->flags & ~(uint64_t)FLAG_TF;
 }
 
+#define SYSCALL_LEN 2
+
+int64_t guest_restart_syscall(struct cpu *cpu)
+{
+    cpu->pc -= SYSCALL_LEN;
+    return guest_syscall_number(cpu);
+}
+
 void guest_set_result(struct cpu *cpu, int64_t value)
 {
     cpu->reg[GPR_RAX] = (uint64_t)value;

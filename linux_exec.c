@@ -28,23 +28,33 @@ struct exec_call {
 
 /* ---- by the kernel ---- */
 
-static int64_t call_kernel(const struct exec_call *call)
+static void list_arguments(const struct exec_call *call, uint64_t arg[6])
 {
     const uint64_t file = (uint64_t)call->file;
     const uint64_t execve[6] = {file, call->argv, call->envp};
     const uint64_t execveat[6] = {(uint64_t)call->dirfd, file, call->argv, call->envp,
                                   (uint64_t)call->flags};
 
-    return host_syscall(call->nr, call->nr == SYS_execve ? execve : execveat);
+    memcpy(arg, call->nr == SYS_execve ? execve : execveat, sizeof execve);
+}
+
+static int64_t call_kernel(struct cpu *cpu, const struct exec_call *call)
+{
+    uint64_t arg[6];
+
+    list_arguments(call, arg);
+    return signal_exec(cpu, call->nr, arg);
 }
 
 static int64_t check_call(const struct exec_call *call)
 {
     struct exec_call check = *call;
+    uint64_t arg[6];
 
     check.nr = SYS_execveat;
     check.flags |= EXECVE_CHECK;
-    return call_kernel(&check);
+    list_arguments(&check, arg);
+    return host_syscall(check.nr, arg);
 }
 
 /* True if the call is likely to succeed: after that there is no way back to report anything.
@@ -220,7 +230,8 @@ static int64_t lay_out(const struct exec_call *call, const char *state, const ch
     return 0;
 }
 
-static int64_t exec_under_emu(const struct exec_call *call, int fd, const char *name)
+static int64_t exec_under_emu(struct cpu *cpu, const struct exec_call *call, int fd,
+                              const char *name)
 {
     char state[PATH_MAX + 32];
     struct words words;
@@ -228,8 +239,10 @@ static int64_t exec_under_emu(const struct exec_call *call, int fd, const char *
     snprintf(state, sizeof state, "%u:%d:%s", opt.execs + 1, fd, opt.start_dir);
     int64_t ret = lay_out(call, state, name, &words);
     if (ret == 0) {
-        execve("/proc/self/exe", (char *const *)words.argv, (char *const *)words.envp);
-        ret = -errno;
+        const uint64_t arg[6] = {(uint64_t) "/proc/self/exe", (uint64_t)words.argv,
+                                 (uint64_t)words.envp};
+
+        ret = signal_exec(cpu, SYS_execve, arg);
     }
     close(fd);
     return ret;
@@ -244,14 +257,12 @@ static int64_t exec_program(struct cpu *cpu, const struct exec_call *call)
     int fd;
 
     if (!looks_executable(call))
-        return call_kernel(call);
+        return call_kernel(cpu, call);
     if (!cpu->vfork_child) /* its memory is the parent's, which goes on */
         qemu_plugin_atexit_cb();
     name_program(call, name, sizeof name);
     fd = opt.follow_exec ? open_followed(call, name) : -1;
-    signal_before_exec(cpu);
-    ret = fd < 0 ? call_kernel(call) : exec_under_emu(call, fd, name);
-    signal_after_exec(cpu);
+    ret = fd < 0 ? call_kernel(cpu, call) : exec_under_emu(cpu, call, fd, name);
     plugin_exec_failed();
     return ret;
 }
@@ -266,6 +277,8 @@ static bool exec_at(struct cpu *cpu, struct exec_call *call, uint64_t path, int6
     call->path = copy;
     call->file = proc_find_exe(call->dirfd, copy, program) ? program : copy;
     *ret = exec_program(cpu, call);
+    if (*ret == EXEC_CANCELLED)
+        *ret = guest_restart_syscall(cpu);
     return true;
 }
 

@@ -637,6 +637,12 @@ static void interrupt_cache(struct cpu *cpu, const siginfo_t *info, ucontext_t *
     uc->uc_mcontext.gregs[REG_EFL] |= FLAG_TF;
 }
 
+/* The guest's mask is the host's already, but the call is not made. */
+static bool is_about_to_exec(uint64_t pc)
+{
+    return is_between(pc, jit_exec_open, jit_exec_made);
+}
+
 /* An asynchronous signal outside the cache. */
 static void interrupt_host(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
 {
@@ -651,6 +657,8 @@ static void interrupt_host(struct cpu *cpu, const siginfo_t *info, ucontext_t *u
         signal_die(cpu, SIGABRT); /* the plugin's own abort() */
     if (!cpu->signals->held)
         hold_signal(cpu, info, uc);
+    if (is_about_to_exec(pc))
+        uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)jit_exec_cancelled;
     if (is_between(pc, jit_enter_jump, jit_leave))
         uc->uc_mcontext.gregs[REG_EFL] |= FLAG_TF;
     else
@@ -674,6 +682,7 @@ static bool is_sent_to_blocked(const struct cpu *cpu, const siginfo_t *info, uco
     const struct signal_state *state = cpu->signals;
     uint64_t bit = BIT(info->si_signo);
     return SYNC_MASK & bit && info->si_code <= 0 && !(*context_mask(uc) & bit) &&
+           !is_about_to_exec((uint64_t)uc->uc_mcontext.gregs[REG_RIP]) &&
            (state->sync_mask & bit || state->closed || state->held);
 }
 
@@ -1092,21 +1101,28 @@ void signal_restore(struct cpu *cpu, struct signal_snapshot *snapshot)
     free(snapshot);
 }
 
-void signal_before_exec(struct cpu *cpu)
+/* What the guest ignores, the next program does; of the rest the kernel makes defaults. */
+static void ignore_for_exec(void)
 {
-    struct signal_state *state = cpu->signals;
-    uint64_t mask = current_mask(state);
     static const struct action ignore = {.handler = 1};
     for (int sig = 1; sig <= SIGNALS; sig++)
         if (SYNC_MASK & BIT(sig) && actions[sig].handler == 1)
             set_host_action(sig, &ignore);
-    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
 }
 
-void signal_after_exec(struct cpu *cpu)
+/* A signal that comes before the call is made must not get lost with this program; one that comes
+ * later is the kernel's to keep for the next. */
+int64_t signal_exec(struct cpu *cpu, long nr, const uint64_t *arg)
 {
-    for (int sig = 1; sig <= SIGNALS; sig++)
-        if (SYNC_MASK & BIT(sig))
-            mirror_action(sig);
-    set_host_mask(cpu->signals, cpu->signals->held ? ~0ull : get_host_mask());
+    uint64_t mask = signal_block(cpu);
+    int64_t ret = EXEC_CANCELLED;
+    if (!cpu->pending) {
+        ignore_for_exec();
+        ret = jit_exec(nr, arg, &mask);
+        for (int sig = 1; sig <= SIGNALS; sig++)
+            if (SYNC_MASK & BIT(sig))
+                mirror_action(sig);
+    }
+    signal_set_mask(cpu, mask);
+    return ret;
 }

@@ -306,6 +306,85 @@ static void errors(void)
     close(busy);
 }
 
+/* ---- signals on the way ---- */
+
+#define ROUNDS 150
+
+static int told;
+
+static void tell(int sig)
+{
+    (void)sig;
+    if (write(told, "h", 1) < 0)
+        _exit(9);
+}
+
+/* Executes itself; the program then waits for the end of its input, and ends with the number of
+ * signals that it blocks. */
+static void exec_waiting(int in, int out)
+{
+    struct sigaction act = {.sa_handler = tell};
+
+    told = out;
+    dup2(in, 0);
+    fcntl(out, F_SETFD, FD_CLOEXEC);
+    sigaction(SIGUSR1, &act, NULL);
+    if (write(out, "r", 1) == 1)
+        execl(self, self, "wait", (char *)NULL);
+    _exit(8);
+}
+
+static int wait_for_end(void)
+{
+    sigset_t blocked;
+    int n = 0;
+    char c;
+
+    sigprocmask(SIG_BLOCK, NULL, &blocked);
+    for (int sig = 1; sig < 64; sig++)
+        n += sigismember(&blocked, sig) == 1;
+    while (read(0, &c, 1) > 0)
+        ;
+    return n;
+}
+
+/* A signal is sent to a process that executes: the handler of the old program gets it, or the new
+ * one dies of it. True if it was lost. */
+static int signal_executing(int delay)
+{
+    int in[2], out[2], status, handled = 0;
+    char c;
+
+    if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC))
+        return 1;
+    pid_t pid = fork();
+    if (!pid)
+        exec_waiting(in[0], out[1]);
+    close(in[0]);
+    close(out[1]);
+    while (read(out[0], &c, 1) == 1 && c != 'r')
+        ;
+    for (volatile int i = 0; i < delay; i++)
+        ;
+    kill(pid, SIGUSR1);
+    while (read(out[0], &c, 1) == 1)
+        handled += c == 'h';
+    close(in[1]);
+    close(out[0]);
+    waitpid(pid, &status, 0);
+    int died = WIFSIGNALED(status) && WTERMSIG(status) == SIGUSR1;
+    return handled + died != 1 || (!died && status);
+}
+
+static void signal_all(void)
+{
+    int lost = 0;
+
+    for (int i = 0; i < ROUNDS; i++)
+        lost += signal_executing(i * 2000);
+    printf("lost on the way: %d\n", lost);
+}
+
 static void work(void)
 {
     char dir[] = "/tmp/execs-XXXXXX", command[64];
@@ -319,6 +398,7 @@ static void work(void)
     by_no_name();
     state();
     errors();
+    signal_all();
     snprintf(command, sizeof command, "rm -r %s", dir);
     printf("removed %d\n", system(command));
 }
@@ -331,6 +411,8 @@ int main(int argc, char **argv)
         work();
     else if (!strcmp(argv[1], "state"))
         print_state();
+    else if (!strcmp(argv[1], "wait"))
+        return wait_for_end();
     else if (!strcmp(argv[1], "again"))
         return execv("/proc/self/exe", argv + 1);
     else
