@@ -6,6 +6,7 @@
 
 #include "emu.h"
 
+#include <cpuid.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -66,7 +67,7 @@ static void run_trap(struct cpu *cpu, const struct insn *in)
 
 static uint64_t address_of(const struct cpu *cpu, const struct insn *in)
 {
-    const struct mem_op *m = &in->mem[0];
+    const struct mem_op *m = &in->mem[in->mem_index];
     uint64_t address = (uint64_t)(int64_t)m->disp;
     if (m->base == REG_PC)
         address += in->pc + in->len;
@@ -122,6 +123,119 @@ static bool run_gs_selector(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
+/* ---- far transfers: there is one code segment to go to, and one for the stack ---- */
+
+#define USER_CS     0x33
+#define USER32_CS   0x23
+#define USER_SS     0x2b
+#define RPL         3
+#define IRET_FLAGS  0x254dd5 /* what iret changes in user mode: also TF, NT, AC, ID */
+#define IRET_WORDS  5
+#define WRITE_ERROR 2
+#define USER_ERROR  4
+
+static void raise_page_fault(struct cpu *cpu, uint64_t address, int error)
+{
+    struct vma vma;
+    bool mapped = vma_find(address, &vma);
+    signal_raise(cpu, SIGSEGV, mapped ? SEGV_ACCERR : SEGV_MAPERR, address, TRAP_PF,
+                 error | USER_ERROR | (mapped && vma.prot != PROT_NONE ? PROT_ERROR : 0));
+}
+
+/* Reads n words of size bytes; false: the fault is raised. */
+static bool read_words(struct cpu *cpu, uint64_t address, unsigned size, uint64_t *words, int n)
+{
+    memset(words, 0, (size_t)n * sizeof *words);
+    for (int i = 0; i < n; i++, address += size)
+        if (!guest_copy(&words[i], (const void *)address, size)) {
+            raise_page_fault(cpu, address, 0);
+            return false;
+        }
+    return true;
+}
+
+/* Where the transfer leads; false: the fault is raised. A jump or call may name the segment with
+ * more privilege than it gets. */
+static bool check_target(struct cpu *cpu, uint64_t pc, uint64_t selector, bool returns)
+{
+    selector &= 0xffff;
+    bool good = (selector | RPL) == USER_CS && (!returns || selector == USER_CS);
+    bool canonical = (uint64_t)((int64_t)(pc << 16) >> 16) == pc;
+    if ((selector | RPL) == USER32_CS)
+        warn("a far transfer to 32-bit code at 0x%llx is refused", (unsigned long long)pc);
+    if (!good || !canonical)
+        raise_protection(cpu, good ? 0 : (int)(selector & ~(uint64_t)RPL));
+    return good && canonical;
+}
+
+static void run_far_return(struct cpu *cpu, const struct insn *in)
+{
+    uint64_t words[2];
+    if (!read_words(cpu, guest_sp(cpu), in->opsize, words, 2) ||
+        !check_target(cpu, words[0], words[1], true))
+        return;
+    cpu->pc = words[0];
+    guest_set_sp(cpu, guest_sp(cpu) + 2 * in->opsize + (in->imm_size ? in->imm & 0xffff : 0));
+}
+
+static void run_interrupt_return(struct cpu *cpu, const struct insn *in)
+{
+    uint64_t words[IRET_WORDS]; /* pc, cs, flags, sp, ss */
+    uint64_t flags = in->opsize == 2 ? IRET_FLAGS & 0xffff : IRET_FLAGS;
+    if (!read_words(cpu, guest_sp(cpu), in->opsize, words, IRET_WORDS) ||
+        !check_target(cpu, words[0], words[1], true))
+        return;
+    if ((words[4] & 0xffff) != USER_SS) {
+        raise_protection(cpu, (int)(words[4] & 0xfffc));
+        return;
+    }
+    cpu->pc = words[0];
+    cpu->flags = (cpu->flags & ~flags) | (words[2] & flags);
+    guest_set_sp(cpu, words[3]);
+}
+
+/* AMD's processors know no pointers with 64-bit offsets. */
+static unsigned offset_size(const struct insn *in)
+{
+    unsigned a, b, c, d;
+    __cpuid(0, a, b, c, d);
+    return in->opsize == 8 && b == signature_AMD_ebx ? 4 : in->opsize;
+}
+
+/* jmp and call through a pointer in memory; a call pushes cs and pc in the operand's size. */
+static void run_far_branch(struct cpu *cpu, const struct insn *in, bool calls)
+{
+    uint64_t place = address_of(cpu, in), sp = guest_sp(cpu), offset, selector;
+    uint64_t pushed[2] = {cpu->pc + in->len, USER_CS};
+    unsigned size = offset_size(in);
+    if (!read_words(cpu, place, size, &offset, 1) ||
+        !read_words(cpu, place + size, 2, &selector, 1) ||
+        !check_target(cpu, offset, selector, false))
+        return;
+    for (int i = 1; calls && i >= 0; i--) {
+        sp -= size;
+        if (!guest_copy((void *)sp, &pushed[i], size)) {
+            raise_page_fault(cpu, sp, WRITE_ERROR);
+            return;
+        }
+    }
+    cpu->pc = offset;
+    guest_set_sp(cpu, sp);
+}
+
+static bool run_far(struct cpu *cpu, const struct insn *in)
+{
+    if (in->kind != INSN_FAR || in->map != 0)
+        return false;
+    if (in->opcode == 0xff)
+        run_far_branch(cpu, in, (in->modrm >> 3 & 7) == 3);
+    else if (in->opcode == 0xcf)
+        run_interrupt_return(cpu, in);
+    else
+        run_far_return(cpu, in);
+    return true;
+}
+
 static bool runs_in_cache(const struct insn *in)
 {
     return in->kind != INSN_FAR && in->kind != INSN_ILLEGAL &&
@@ -150,6 +264,8 @@ void guest_trap(struct cpu *cpu)
         cpu->pc += in.len;
         return;
     }
+    if (run_far(cpu, &in))
+        return;
     if (runs_in_cache(&in)) { /* another thread has put it there meanwhile */
         tb_invalidate(cpu->pc, in.len);
         return;

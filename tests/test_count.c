@@ -18,7 +18,8 @@
 
 /* clang-format off */
 static const char *const programs[] = {
-    "addressing", "riprel", "calls", "branches", "strings", "faults", "own", "hello-musl-static",
+    "addressing", "riprel", "calls", "branches", "strings", "faults", "own", "far",
+    "hello-musl-static",
 };
 /* Each must report the number of instructions. */
 static const struct {

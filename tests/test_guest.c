@@ -52,6 +52,7 @@ static const struct program programs[] = {
     {"riprel",              0, {"riprel"}},
     {"calls",               0, {"calls"}},
     {"branches",            0, {"branches"}},
+    {"far",                 0, {"far"}},
     {"strings",             0, {"strings"}},
     {"integer",             0, {"integer"}},
     {"sse",                 0, {"sse"}},
