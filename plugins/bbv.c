@@ -3,6 +3,7 @@
  *   outfile=PREFIX   vCPU N writes PREFIX.N.bb (required); in other processes than the first, and
  *                    for %p, PREFIX holds the process id (process.h)
  *   interval=N       instructions per vector (default 100000000) */
+#define EMU_PLUGIN_API_VERSION 4
 #include "map.h"
 #include "options.h"
 #include "process.h"
@@ -12,7 +13,7 @@
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
 struct block {
-    uint64_t key; /* of address and length */
+    uint64_t start;
     uint64_t index;
     qemu_plugin_u64 insns; /* executed since the last vector */
 };
@@ -58,7 +59,7 @@ static void write_vector(unsigned index)
         qemu_plugin_u64_set(block->insns, index, 0);
     }
     fputc('\n', vcpu->file);
-    vcpu->insns = 0;
+    vcpu->insns -= interval;
     pthread_mutex_unlock(&lock);
 }
 
@@ -68,12 +69,12 @@ static void vcpu_interval_exec(unsigned index, void *userdata)
     write_vector(index);
 }
 
-static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
+static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
-    (void)userdata;
+    (void)id;
     uint64_t n = qemu_plugin_tb_n_insns(tb);
     pthread_mutex_lock(&lock);
-    struct block *block = map_get(&blocks, qemu_plugin_tb_vaddr(tb) ^ n << 48);
+    struct block *block = map_get(&blocks, qemu_plugin_tb_vaddr(tb));
     if (!block->index) {
         block->index = blocks.n;
         block->insns = qemu_plugin_scoreboard_u64(qemu_plugin_scoreboard_new(sizeof(uint64_t)));
@@ -87,9 +88,9 @@ static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
                                               QEMU_PLUGIN_COND_GE, vcpu_insns, interval, NULL);
 }
 
-static void plugin_exit(void *userdata)
+static void plugin_exit(qemu_plugin_id_t id, void *userdata)
 {
-    (void)userdata;
+    (void)id, (void)userdata;
     for (int i = 0; i < qemu_plugin_num_vcpus(); i++) {
         struct vcpu *vcpu = qemu_plugin_scoreboard_find(vcpus, (unsigned)i);
         if (vcpu->file)
@@ -109,13 +110,14 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     if (!parse_options(options, argc, argv))
         return -1;
     if (!prefix) {
-        fprintf(stderr, "bbv: outfile is required\n");
+        fprintf(stderr, "outfile unspecified\n");
         return -1;
     }
+    prefix = absolute_name(prefix);
     first_pid = getpid();
     vcpus = qemu_plugin_scoreboard_new(sizeof(struct vcpu));
     vcpu_insns = qemu_plugin_scoreboard_u64_in_struct(vcpus, struct vcpu, insns);
-    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans, NULL);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans);
     qemu_plugin_register_atexit_cb(id, plugin_exit, NULL);
     return 0;
 }

@@ -9,18 +9,27 @@
 #include <stdlib.h>
 
 struct bytes {
-    GByteArray array;
-    unsigned room, element_size, bits;
+    union {
+        GByteArray array;
+        struct {
+            uint8_t *data;
+            unsigned len, room; /* room lies in the padding of array */
+        };
+    };
+    unsigned element_size, bits;
     int refs;
     void (*clear)(void *);
 };
-_Static_assert(offsetof(struct bytes, array.len) == 8, "data, len");
+_Static_assert(offsetof(struct bytes, array.len) == offsetof(struct bytes, len), "as in array");
+_Static_assert(offsetof(struct bytes, element_size) == 16 && offsetof(struct bytes, refs) == 24 &&
+                   sizeof(struct bytes) == 40,
+               "as GLib has them");
 
 static inline bool bytes_init(struct bytes *b, unsigned room)
 {
     *b = (struct bytes){.room = room, .element_size = 1, .refs = 1};
-    b->array.data = malloc(room);
-    return b->array.data;
+    b->data = malloc(room);
+    return b->data;
 }
 
 #endif

@@ -6,6 +6,7 @@
  *   cores=N       caches; vCPU i uses number i modulo N (default 1)
  *   limit=N       rows of the lists (default 32)
  *   evict=lru|fifo|rand */
+#define EMU_PLUGIN_API_VERSION 4
 #include "map.h"
 #include "options.h"
 
@@ -102,9 +103,9 @@ static void vcpu_insn_exec(unsigned vcpu, void *userdata)
     simulate(vcpu, INSN, place->pc, place);
 }
 
-static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
+static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
-    (void)userdata;
+    (void)id;
     for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
         pthread_mutex_lock(&lock);
@@ -120,21 +121,19 @@ static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
     }
 }
 
-static void append_level(char *row, size_t size, const struct cache *cache)
+static double miss_rate(const struct cache *cache)
 {
-    double rate = cache->accesses ? 100.0 * (double)cache->misses / (double)cache->accesses : 0;
-    size_t len = strlen(row);
-    snprintf(row + len, size - len, "%-14" PRIu64 " %-12" PRIu64 " %9.4f%%  ", cache->accesses,
-             cache->misses, rate);
+    return cache->accesses ? 100.0 * (double)cache->misses / (double)cache->accesses : 0;
 }
 
 static void report_row(const char *name, const struct cache *levels)
 {
-    char row[256];
-    snprintf(row, sizeof row, "%-8s", name);
-    for (int level = DATA; level < (use_l2 ? N_LEVELS : L2); level++)
-        append_level(row, sizeof row, &levels[level]);
-    outf("%s\n", row);
+    const struct cache *d = &levels[DATA], *i = &levels[INSN], *l2 = &levels[L2];
+    outf("%-8s%-14" PRIu64 " %-12" PRIu64 " %9.4f%%  %-14" PRIu64 " %-12" PRIu64 " %9.4f%%", name,
+         d->accesses, d->misses, miss_rate(d), i->accesses, i->misses, miss_rate(i));
+    if (l2->misses)
+        outf("  %-12" PRIu64 " %-11" PRIu64 " %10.4f%%", l2->accesses, l2->misses, miss_rate(l2));
+    outf("\n");
 }
 
 static void report_cores(void)
@@ -176,9 +175,9 @@ static void report_level(int level, const char *title)
     free(sorted);
 }
 
-static void plugin_exit(void *userdata)
+static void plugin_exit(qemu_plugin_id_t id, void *userdata)
 {
-    (void)userdata;
+    (void)id, (void)userdata;
     pthread_mutex_lock(&lock);
     report_cores();
     report_level(DATA, "data");
@@ -238,7 +237,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     for (uint64_t i = 0; i < cores * N_LEVELS; i++)
         if (!caches || !make_cache(&caches[i], &shapes[i % N_LEVELS]))
             return -1;
-    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans, NULL);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans);
     qemu_plugin_register_atexit_cb(id, plugin_exit, NULL);
     return 0;
 }

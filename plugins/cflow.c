@@ -1,9 +1,11 @@
 /* cflow.c: where control flow leaves the straight line.
  *
- *   sort=hottest|early|exceptions   order of the report (default hottest: by branches taken)
+ *   sort=hottest|early|exceptions   order of the report: by branches taken (default), by times the
+ *                                   block was left early, or by number of places gone to
  *
  * Each block notes inline where it ends and which instruction is running; a block that is not what
  * follows the last one calls back. */
+#define EMU_PLUGIN_API_VERSION 4
 #include "map.h"
 #include "options.h"
 
@@ -11,7 +13,7 @@
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
-#define ROWS 50
+#define ROWS 10
 
 struct state {            /* of a vCPU */
     uint64_t end_block;   /* its last instruction */
@@ -31,7 +33,7 @@ struct target {
     uint64_t addr, count;
 };
 
-enum sort { BY_BRANCHES, BY_EARLY, BY_EXCEPTIONS };
+enum sort { BY_BRANCHES, BY_EARLY, BY_TARGETS };
 static const char *const sorts[] = {"hottest", "early", "exceptions"};
 static enum sort sort;
 static struct qemu_plugin_scoreboard *states;
@@ -54,12 +56,9 @@ static void vcpu_tb_branched_exec(unsigned vcpu, void *userdata)
         return;
     pthread_mutex_lock(&lock);
     struct node *node = find_node(state->last_pc);
-    if (state->last_pc == state->end_block) {
-        node->branches++;
-        ((struct target *)map_get(&node->targets, pc))->count++;
-    } else {
-        node->early_exits++;
-    }
+    node->early_exits += state->last_pc != state->end_block;
+    node->branches++;
+    ((struct target *)map_get(&node->targets, pc))->count++;
     pthread_mutex_unlock(&lock);
 }
 
@@ -74,9 +73,9 @@ static void describe_node(const struct qemu_plugin_insn *insn)
     pthread_mutex_unlock(&lock);
 }
 
-static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
+static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
-    (void)userdata;
+    (void)id;
     const enum qemu_plugin_op store = QEMU_PLUGIN_INLINE_STORE_U64;
     uint64_t pc = qemu_plugin_tb_vaddr(tb);
     size_t n = qemu_plugin_tb_n_insns(tb);
@@ -93,13 +92,14 @@ static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
         qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(insn, store, last_pc,
                                                             qemu_plugin_insn_vaddr(insn));
+        describe_node(insn);
     }
-    describe_node(last);
 }
 
 static uint64_t weigh_node(const struct node *node)
 {
-    return sort == BY_BRANCHES ? node->branches : node->early_exits;
+    const uint64_t weights[] = {node->branches, node->early_exits, node->targets.n};
+    return weights[sort];
 }
 
 static int compare_nodes(const void *a, const void *b)
@@ -120,7 +120,7 @@ static int compare_targets(const void *a, const void *b)
 static void report_node(const struct node *node)
 {
     outf("  addr: 0x%" PRIx64 " %s: %s (%s)\n", node->addr, node->symbol ? node->symbol : "",
-         node->text ? node->text : "", node->early_exits ? "exception" : "branch");
+         node->text ? node->text : "", node->early_exits ? "sync fault" : "branch");
     if (node->early_exits)
         outf("    early exits %" PRIu64 "\n", node->early_exits);
     outf("    branches %" PRIu64 "\n", node->branches);
@@ -132,21 +132,24 @@ static void report_node(const struct node *node)
     free(targets);
 }
 
-static void plugin_exit(void *userdata)
+static void plugin_exit(qemu_plugin_id_t id, void *userdata)
 {
-    (void)userdata;
+    (void)id, (void)userdata;
     pthread_mutex_lock(&lock);
     void **sorted = map_sorted(&nodes, compare_nodes);
     outf("collected %zu control flow nodes in the hash table\n", nodes.n);
-    for (size_t i = 0; i < nodes.n && i < ROWS && weigh_node(sorted[i]); i++)
-        report_node(sorted[i]);
+    for (size_t i = 0, rows = 0; i < nodes.n && rows < ROWS; i++)
+        if (((const struct node *)sorted[i])->branches) {
+            report_node(sorted[i]);
+            rows++;
+        }
     free(sorted);
     pthread_mutex_unlock(&lock);
 }
 
 static bool parse_sort(const char *value)
 {
-    for (int i = BY_BRANCHES; i <= BY_EXCEPTIONS; i++)
+    for (int i = BY_BRANCHES; i <= BY_TARGETS; i++)
         if (!strcmp(value, sorts[i])) {
             sort = (enum sort)i;
             return true;
@@ -168,7 +171,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     end_block = qemu_plugin_scoreboard_u64_in_struct(states, struct state, end_block);
     after_block = qemu_plugin_scoreboard_u64_in_struct(states, struct state, after_block);
     last_pc = qemu_plugin_scoreboard_u64_in_struct(states, struct state, last_pc);
-    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans, NULL);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans);
     qemu_plugin_register_atexit_cb(id, plugin_exit, NULL);
     return 0;
 }

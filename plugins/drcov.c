@@ -3,10 +3,14 @@
  *   filename=PATH   where to (default file.drcov.trace); %p becomes the process id. Without %p
  *                   processes other than the first append it (process.h)
  *   format=qemu     QEMU's form: one module, absolute addresses cut to 32 bits
- *   hits=on         appends a table of execution counts (few readers accept it)
+ *   hits=on         how often, too: behind the entries comes the line "Hit Count Table: version 1,
+ *                   count N" and one 32-bit number per entry, and the flavor ends in "-hits". As
+ *                   tracers for Frida write it; Lighthouse and Cartographer skip it, drcov2lcov,
+ *                   Lightkeeper and bncov do not take such files
  *
  * One row per file whose code the program mapped, one entry per executed block, relative to the
  * file's lowest mapping. A block marks itself by an inline store into its slot of a scoreboard. */
+#define EMU_PLUGIN_API_VERSION 4
 #include "modules.h"
 #include "options.h"
 #include "process.h"
@@ -35,7 +39,7 @@ static struct map returns = {.record_size = sizeof(uint64_t)}; /* see watch_mapp
 static struct qemu_plugin_scoreboard **chunks;                 /* the slots */
 static size_t n_chunks, chunk_room;
 static qemu_plugin_u64 changed; /* not 0: mappings may have changed since the last scan */
-static char *filename;
+static const char *filename = "file.drcov.trace";
 static bool qemu_format, hits;
 static pid_t first_pid;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -118,16 +122,16 @@ static qemu_plugin_u64 find_slot(const struct entry *entry)
     if (blocks.n > known) {
         block->slot = known;
         if (known % CHUNK == 0) {
-            MODULES_GROW(chunks, n_chunks, chunk_room);
+            GROW_ARRAY(chunks, n_chunks, chunk_room);
             chunks[n_chunks++] = qemu_plugin_scoreboard_new(CHUNK * sizeof(uint64_t));
         }
     }
     return (qemu_plugin_u64){chunks[block->slot / CHUNK], block->slot % CHUNK * sizeof(uint64_t)};
 }
 
-static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
+static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
-    (void)userdata;
+    (void)id;
     uint64_t pc = qemu_plugin_tb_vaddr(tb);
     size_t n = qemu_plugin_tb_n_insns(tb);
     struct qemu_plugin_insn *last = qemu_plugin_tb_get_insn(tb, n - 1);
@@ -196,9 +200,9 @@ static void write_coverage(FILE *out)
 }
 
 /* May be called more than once: a failed execve is not the end. */
-static void plugin_exit(void *userdata)
+static void plugin_exit(qemu_plugin_id_t id, void *userdata)
 {
-    (void)userdata;
+    (void)id, (void)userdata;
     char name[4096], temporary[4128];
     name_file(name, sizeof name, filename, first_pid);
     snprintf(temporary, sizeof temporary, "%s.%d.tmp", name, getpid());
@@ -215,18 +219,6 @@ static void plugin_exit(void *userdata)
 
 /* ---- start --------------------------------------------------------------------------- */
 
-/* Makes the name absolute, for the program may change its directory. */
-static bool parse_filename(const char *name)
-{
-    char *cwd = *name == '/' ? NULL : getcwd(NULL, 0);
-    size_t size = (cwd ? strlen(cwd) : 0) + strlen(name) + 2;
-    free(filename);
-    filename = map_alloc(NULL, size);
-    snprintf(filename, size, "%s%s%s", cwd ? cwd : "", cwd ? "/" : "", name);
-    free(cwd);
-    return *name;
-}
-
 static bool parse_format(const char *name)
 {
     qemu_format = !strcmp(name, "qemu");
@@ -237,18 +229,18 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
                                            char **argv)
 {
     const struct option options[] = {
-        {"filename", OPTION_CALL, NULL, parse_filename},
+        {"filename", OPTION_STRING, &filename, NULL},
         {"format", OPTION_CALL, NULL, parse_format},
         {"hits", OPTION_BOOL, &hits, NULL},
         {0},
     };
     (void)info;
-    parse_filename("file.drcov.trace");
     if (!parse_options(options, argc, argv) || !bytes_init(&modules.header, 64))
         return -1;
+    filename = absolute_name(filename);
     first_pid = getpid();
     changed = qemu_plugin_scoreboard_u64(qemu_plugin_scoreboard_new(sizeof(uint64_t)));
-    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans, NULL);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans);
     qemu_plugin_register_atexit_cb(id, plugin_exit, NULL);
     return 0;
 }

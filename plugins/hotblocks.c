@@ -2,6 +2,7 @@
  *
  *   inline=on   count by inline operations
  *   limit=N     rows of the report (default 20, 0: all) */
+#define EMU_PLUGIN_API_VERSION 4
 #include "map.h"
 #include "options.h"
 
@@ -27,9 +28,9 @@ static void vcpu_tb_exec(unsigned vcpu, void *userdata)
     qemu_plugin_u64_add(block->executions, vcpu, 1);
 }
 
-static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
+static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
-    (void)userdata;
+    (void)id;
     uint64_t pc = qemu_plugin_tb_vaddr(tb), n = qemu_plugin_tb_n_insns(tb);
     pthread_mutex_lock(&lock);
     /* Addresses have 48 bits, so nothing is lost. */
@@ -55,9 +56,9 @@ static int compare_blocks(const void *a, const void *b)
                                 : (x->start > y->start) - (x->start < y->start);
 }
 
-static void plugin_exit(void *userdata)
+static void plugin_exit(qemu_plugin_id_t id, void *userdata)
 {
-    (void)userdata;
+    (void)id, (void)userdata;
     pthread_mutex_lock(&lock);
     for (size_t i = 0; i < blocks.n; i++) {
         struct block *block = blocks.records[i];
@@ -86,7 +87,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     (void)info;
     if (!parse_options(options, argc, argv))
         return -1;
-    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans, NULL);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans);
     qemu_plugin_register_atexit_cb(id, plugin_exit, NULL);
     return 0;
 }

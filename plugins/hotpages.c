@@ -3,6 +3,7 @@
  *   sortby=reads|writes|address   order of the report (default: reads and writes together)
  *   pagesize=N                    a power of two (default 4096)
  *   io=on                         device accesses instead (none in user mode) */
+#define EMU_PLUGIN_API_VERSION 4
 #include "map.h"
 #include "options.h"
 
@@ -39,9 +40,9 @@ static void vcpu_mem(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr, 
     pthread_mutex_unlock(&lock);
 }
 
-static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
+static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
-    (void)userdata;
+    (void)id;
     for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++)
         qemu_plugin_register_vcpu_mem_cb(qemu_plugin_tb_get_insn(tb, i), vcpu_mem,
                                          QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_RW, NULL);
@@ -50,7 +51,7 @@ static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
 /* What the report is sorted by, largest first. */
 static uint64_t weigh_page(const struct page *page)
 {
-    const uint64_t weights[] = {page->reads + page->writes, page->reads, page->writes, ~page->addr};
+    const uint64_t weights[] = {page->reads + page->writes, page->reads, page->writes, page->addr};
     return weights[sort];
 }
 
@@ -61,9 +62,9 @@ static int compare_pages(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-static void plugin_exit(void *userdata)
+static void plugin_exit(qemu_plugin_id_t id, void *userdata)
 {
-    (void)userdata;
+    (void)id, (void)userdata;
     pthread_mutex_lock(&lock);
     void **sorted = map_sorted(&pages, compare_pages);
     outf("Addr, RCPUs, Reads, WCPUs, Writes\n");
@@ -102,7 +103,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
         fprintf(stderr, "hotpages: pagesize must be a power of two\n");
         return -1;
     }
-    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans, NULL);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans);
     qemu_plugin_register_atexit_cb(id, plugin_exit, NULL);
     return 0;
 }

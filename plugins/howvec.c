@@ -3,6 +3,7 @@
  *   inline=on     count by inline operations
  *   verbose=on    also those that never ran
  *   count=CLASS   how to count: "individual" (default, by opcode bytes) or "class" */
+#define EMU_PLUGIN_API_VERSION 4
 #include "map.h"
 #include "options.h"
 
@@ -47,9 +48,9 @@ static qemu_plugin_u64 *find_hits(const struct qemu_plugin_insn *insn)
     return &kind->hits;
 }
 
-static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
+static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
-    (void)userdata;
+    (void)id;
     for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
         qemu_plugin_u64 *hits = find_hits(insn);
@@ -86,9 +87,9 @@ static void report_kinds(void)
     free(sorted);
 }
 
-static void plugin_exit(void *userdata)
+static void plugin_exit(qemu_plugin_id_t id, void *userdata)
 {
-    (void)userdata;
+    (void)id, (void)userdata;
     outf("Instruction Classes:\n");
     if (by_class)
         outf("Class: %-24s\t(%" PRIu64 " hits)\n", "Unclassified", qemu_plugin_u64_sum(class_hits));
@@ -119,7 +120,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     if (!parse_options(options, argc, argv))
         return -1;
     class_hits = qemu_plugin_scoreboard_u64(qemu_plugin_scoreboard_new(sizeof(uint64_t)));
-    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans, NULL);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans);
     qemu_plugin_register_atexit_cb(id, plugin_exit, NULL);
     return 0;
 }

@@ -1,6 +1,7 @@
 /* inline.c: checks that callbacks, inline operations and conditional callbacks agree.
  *
  * Blocks, instructions and accesses are counted in four ways each; a difference aborts. */
+#define EMU_PLUGIN_API_VERSION 4
 #include "options.h"
 
 #include <stdatomic.h>
@@ -58,9 +59,9 @@ static void instrument_insn(struct qemu_plugin_insn *insn)
     qemu_plugin_register_vcpu_mem_inline_per_vcpu(insn, QEMU_PLUGIN_MEM_RW, add, inlined[MEM], 1);
 }
 
-static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
+static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
-    (void)userdata;
+    (void)id;
     const enum qemu_plugin_op add = QEMU_PLUGIN_INLINE_ADD_U64;
     const enum qemu_plugin_cb_flags flags = QEMU_PLUGIN_CB_NO_REGS;
     qemu_plugin_register_vcpu_tb_exec_cb(tb, vcpu_exec, flags, (void *)TB);
@@ -70,6 +71,20 @@ static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
                                               since_trigger[TB], TRIGGER, (void *)TB);
     for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++)
         instrument_insn(qemu_plugin_tb_get_insn(tb, i));
+}
+
+static void report_vcpu(unsigned vcpu)
+{
+    uint64_t n[4][N_EVENTS];
+    for (size_t i = 0; i < N_EVENTS; i++) {
+        const qemu_plugin_u64 ways[] = {called[i], inlined[i], triggers[i], since_trigger[i]};
+        for (size_t way = 0; way < 4; way++)
+            n[way][i] = qemu_plugin_u64_get(ways[way], vcpu);
+    }
+    outf("cpu %u: tb (%" PRIu64 ", %" PRIu64 ", %" PRIu64 " * %d + %" PRIu64 ") | insn (%" PRIu64
+         ", %" PRIu64 ", %" PRIu64 " * %d + %" PRIu64 ") | mem (%" PRIu64 ", %" PRIu64 ")\n",
+         vcpu, n[0][TB], n[1][TB], n[2][TB], TRIGGER, n[3][TB], n[0][INSN], n[1][INSN], n[2][INSN],
+         TRIGGER, n[3][INSN], n[0][MEM], n[1][MEM]);
 }
 
 static void check(const char *name, const char *way, uint64_t n, uint64_t expected)
@@ -82,16 +97,18 @@ static void check(const char *name, const char *way, uint64_t n, uint64_t expect
     }
 }
 
-static void plugin_exit(void *userdata)
+static void plugin_exit(qemu_plugin_id_t id, void *userdata)
 {
-    (void)userdata;
+    (void)id, (void)userdata;
+    for (int i = 0; i < qemu_plugin_num_vcpus(); i++)
+        report_vcpu((unsigned)i);
     for (int i = 0; i < N_EVENTS; i++) {
         uint64_t n = totals[i];
         check(names[i], "", n, n);
         check(names[i], " (per vcpu)", qemu_plugin_u64_sum(called[i]), n);
         check(names[i], " (per vcpu inline)", qemu_plugin_u64_sum(inlined[i]), n);
         if (i != MEM)
-            check(names[i], " (cond cb)",
+            check(names[i], i == TB ? " (conditional cb)" : " (cond cb)",
                   qemu_plugin_u64_sum(triggers[i]) * TRIGGER +
                       qemu_plugin_u64_sum(since_trigger[i]),
                   n);
@@ -113,7 +130,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
         since_trigger[i] = (qemu_plugin_u64){score, at + offsetof(struct counts, since_trigger)};
         triggers[i] = (qemu_plugin_u64){score, at + offsetof(struct counts, triggers)};
     }
-    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans, NULL);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans);
     qemu_plugin_register_atexit_cb(id, plugin_exit, NULL);
     return 0;
 }

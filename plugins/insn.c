@@ -2,8 +2,9 @@
  *
  *   inline=on    count by inline operations
  *   sizes=on     how many instructions were translated of each size
- *   match=TEXT   count executions of instructions whose text contains TEXT
+ *   match=TEXT   count executions of instructions whose text starts with TEXT; may be repeated
  *   trace=on     report each of these when it runs */
+#define EMU_PLUGIN_API_VERSION 4
 #include "map.h"
 #include "options.h"
 
@@ -11,19 +12,29 @@
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
-#define MAX_SIZE 16
+#define MAX_SIZE    16
+#define MAX_MATCHES 64
 
-struct match { /* an instruction that was asked for */
+struct match { /* what was asked for */
+    const char *text;
+    struct qemu_plugin_scoreboard *hits;
+    struct map places;
+};
+struct hits {                   /* of a match, per vCPU */
+    uint64_t n, last, distance; /* last: when, in instructions */
+};
+struct place { /* an instruction that matches */
     uint64_t pc;
     char *text;
+    const struct match *match;
     qemu_plugin_u64 hits;
 };
 
 static qemu_plugin_u64 insns;
 static bool do_inline, do_sizes, do_trace;
-static const char *wanted;
 static uint64_t sizes[MAX_SIZE];
-static struct map matches = {.record_size = sizeof(struct match)};
+static struct match matches[MAX_MATCHES];
+static size_t n_matches;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void vcpu_insn_exec(unsigned vcpu, void *userdata)
@@ -34,31 +45,44 @@ static void vcpu_insn_exec(unsigned vcpu, void *userdata)
 
 static void vcpu_match_exec(unsigned vcpu, void *userdata)
 {
-    const struct match *m = userdata;
-    qemu_plugin_u64_add(m->hits, vcpu, 1);
+    const struct place *place = userdata;
+    struct hits *hits = qemu_plugin_scoreboard_find(place->match->hits, vcpu);
+    uint64_t now = qemu_plugin_u64_get(insns, vcpu), distance = now - hits->last;
+    qemu_plugin_u64_add(place->hits, vcpu, 1);
+    hits->n++;
+    hits->distance += distance;
+    hits->last = now;
     if (do_trace)
-        outf("0x%" PRIx64 ", '%s', %" PRIu64 " hits\n", m->pc, m->text,
-             qemu_plugin_u64_sum(m->hits));
+        outf("0x%" PRIx64 ", '%s', %" PRIu64 " hits , cpu %u, %" PRIu64 " match hits, Δ+%" PRIu64
+             " since last match, %" PRIu64 " avg insns/match\n",
+             place->pc, place->text, qemu_plugin_u64_sum(place->hits), vcpu, hits->n, distance,
+             hits->distance / hits->n);
 }
 
-static void watch_match(struct qemu_plugin_insn *insn)
+static void watch_place(struct qemu_plugin_insn *insn, struct match *match, const char *text)
+{
+    struct place *place = map_get(&match->places, qemu_plugin_insn_vaddr(insn));
+    if (!place->hits.score) {
+        place->hits = qemu_plugin_scoreboard_u64(qemu_plugin_scoreboard_new(sizeof(uint64_t)));
+        place->match = match;
+    }
+    if (!place->text || strcmp(place->text, text))
+        place->text = strdup(text); /* an old one may still be in use */
+    qemu_plugin_register_vcpu_insn_exec_cb(insn, vcpu_match_exec, QEMU_PLUGIN_CB_NO_REGS, place);
+}
+
+static void watch_matches(struct qemu_plugin_insn *insn)
 {
     char *text = qemu_plugin_insn_disas(insn);
-    if (!strstr(text, wanted)) {
-        free(text);
-        return;
-    }
-    struct match *m = map_get(&matches, qemu_plugin_insn_vaddr(insn));
-    if (!m->hits.score)
-        m->hits = qemu_plugin_scoreboard_u64(qemu_plugin_scoreboard_new(sizeof(uint64_t)));
-    free(m->text);
-    m->text = text;
-    qemu_plugin_register_vcpu_insn_exec_cb(insn, vcpu_match_exec, QEMU_PLUGIN_CB_NO_REGS, m);
+    for (size_t i = 0; i < n_matches; i++)
+        if (!strncmp(text, matches[i].text, strlen(matches[i].text)))
+            watch_place(insn, &matches[i], text);
+    free(text);
 }
 
-static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
+static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
-    (void)userdata;
+    (void)id;
     pthread_mutex_lock(&lock);
     for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
@@ -69,28 +93,26 @@ static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
             qemu_plugin_register_vcpu_insn_exec_cb(insn, vcpu_insn_exec, QEMU_PLUGIN_CB_NO_REGS,
                                                    NULL);
         sizes[qemu_plugin_insn_size(insn) % MAX_SIZE]++;
-        if (wanted)
-            watch_match(insn);
+        if (n_matches)
+            watch_matches(insn);
     }
     pthread_mutex_unlock(&lock);
 }
 
-static void report_matches(void)
+static void report_match(const struct match *match)
 {
-    uint64_t hits = 0;
-    for (size_t i = 0; i < matches.n; i++)
-        hits += qemu_plugin_u64_sum(((struct match *)matches.records[i])->hits);
-    outf("Match: %s, hits %" PRIu64 "\n", wanted, hits);
-    for (size_t i = 0; i < matches.n; i++) {
-        const struct match *m = matches.records[i];
-        outf("  0x%" PRIx64 ": %s (hits %" PRIu64 ")\n", m->pc, m->text,
-             qemu_plugin_u64_sum(m->hits));
+    outf("Match: %s, hits %" PRIu64 "\n", match->text,
+         qemu_plugin_u64_sum(qemu_plugin_scoreboard_u64_in_struct(match->hits, struct hits, n)));
+    for (size_t i = 0; i < match->places.n; i++) {
+        const struct place *place = match->places.records[i];
+        outf("  %" PRIx64 ": %s (hits %" PRIu64 ")\n", place->pc, place->text,
+             qemu_plugin_u64_sum(place->hits));
     }
 }
 
-static void plugin_exit(void *userdata)
+static void plugin_exit(qemu_plugin_id_t id, void *userdata)
 {
-    (void)userdata;
+    (void)id, (void)userdata;
     for (int i = 0; do_sizes && i < MAX_SIZE; i++)
         if (sizes[i])
             outf("len %d bytes: %" PRIu64 " insns\n", i, sizes[i]);
@@ -98,8 +120,18 @@ static void plugin_exit(void *userdata)
         outf("cpu %d insns: %" PRIu64 "\n", i, qemu_plugin_u64_get(insns, (unsigned)i));
     if (!do_sizes)
         outf("total insns: %" PRIu64 "\n", qemu_plugin_u64_sum(insns));
-    if (wanted)
-        report_matches();
+    for (size_t i = 0; i < n_matches; i++)
+        report_match(&matches[i]);
+}
+
+static bool parse_match(const char *text)
+{
+    if (n_matches == MAX_MATCHES)
+        return false;
+    matches[n_matches++] = (struct match){.text = text,
+                                          .hits = qemu_plugin_scoreboard_new(sizeof(struct hits)),
+                                          .places = {.record_size = sizeof(struct place)}};
+    return true;
 }
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc,
@@ -108,7 +140,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     const struct option options[] = {
         {"inline", OPTION_BOOL, &do_inline, NULL},
         {"sizes", OPTION_BOOL, &do_sizes, NULL},
-        {"match", OPTION_STRING, &wanted, NULL},
+        {"match", OPTION_CALL, NULL, parse_match},
         {"trace", OPTION_BOOL, &do_trace, NULL},
         {0},
     };
@@ -116,7 +148,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     if (!parse_options(options, argc, argv))
         return -1;
     insns = qemu_plugin_scoreboard_u64(qemu_plugin_scoreboard_new(sizeof(uint64_t)));
-    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans, NULL);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans);
     qemu_plugin_register_atexit_cb(id, plugin_exit, NULL);
     return 0;
 }

@@ -26,6 +26,15 @@ static inline void *map_alloc(void *old, size_t size)
     return p;
 }
 
+/* Makes room for one more element of an array. */
+#define GROW_ARRAY(array, n, room)                                                                 \
+    do {                                                                                           \
+        if ((n) == (room)) {                                                                       \
+            (room) = (room) ? 2 * (room) : 64;                                                     \
+            (array) = map_alloc(array, (room) * sizeof *(array));                                  \
+        }                                                                                          \
+    } while (0)
+
 static inline uint32_t *map_slot(const struct map *m, uint64_t key)
 {
     size_t i = (size_t)((key ^ key >> 32) * 0x9e3779b97f4a7c15u >> 24) & (m->table_size - 1);
@@ -36,7 +45,7 @@ static inline uint32_t *map_slot(const struct map *m, uint64_t key)
 
 static inline void map_grow(struct map *m)
 {
-    m->room = m->room ? 2 * m->room : 512;
+    m->room = m->room ? 2 * m->room : 16;
     m->records = (void **)map_alloc(m->records, m->room * sizeof *m->records);
     m->table_size = 2 * m->room;
     m->table = (uint32_t *)map_alloc(m->table, m->table_size * sizeof *m->table);

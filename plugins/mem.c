@@ -5,7 +5,9 @@
  *   callback=on         count by callbacks (the default)
  *   haddr=on            also count device accesses (none in user mode)
  *   print-accesses=on   one CSV line per access
- *   region-summary=on   reads and writes per page */
+ *   region-summary=on   reads and writes per 16 KiB, and whether the values read are those that
+ *                       were written before, by instructions that were seen */
+#define EMU_PLUGIN_API_VERSION 4
 #include "map.h"
 #include "options.h"
 
@@ -13,10 +15,12 @@
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
-#define REGION_SIZE 4096
+#define REGION_SIZE 16384
 
 struct region {
     uint64_t base, reads, writes;
+    bool unseen;               /* a read gave something else than the writes to it */
+    uint8_t data[REGION_SIZE]; /* as the writes left it */
 };
 struct place { /* an instruction, for print-accesses */
     uint64_t pc;
@@ -30,6 +34,26 @@ static struct map regions = {.record_size = sizeof(struct region)};
 static struct map places = {.record_size = sizeof(struct place)};
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
+/* Holds a value that was read against what was written there, or keeps what is written. */
+static void follow_value(struct region *r, qemu_plugin_meminfo_t info, uint64_t offset)
+{
+    qemu_plugin_mem_value value = qemu_plugin_mem_get_value(info);
+    size_t size = 1u << qemu_plugin_mem_size_shift(info);
+    uint8_t bytes[16];
+    memcpy(bytes, &value.data, size);
+    for (size_t i = 0; qemu_plugin_mem_is_big_endian(info) && i < size; i++)
+        bytes[i] = ((const uint8_t *)&value.data)[size - 1 - i];
+    if (size > REGION_SIZE - offset)
+        size = REGION_SIZE - offset;
+    if (qemu_plugin_mem_is_store(info)) {
+        memcpy(r->data + offset, bytes, size);
+    } else if (!r->unseen && memcmp(r->data + offset, bytes, size)) {
+        outf("Warning: 0x%016" PRIx64 ":%" PRIu64 " read an un-instrumented value\n", r->base,
+             offset);
+        r->unseen = true;
+    }
+}
+
 static void vcpu_mem(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr, void *userdata)
 {
     (void)userdata;
@@ -42,6 +66,7 @@ static void vcpu_mem(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr, 
     pthread_mutex_lock(&lock);
     struct region *r = map_get(&regions, vaddr / REGION_SIZE * REGION_SIZE);
     ++*(qemu_plugin_mem_is_store(info) ? &r->writes : &r->reads);
+    follow_value(r, info, vaddr % REGION_SIZE);
     pthread_mutex_unlock(&lock);
 }
 
@@ -68,9 +93,9 @@ static void print_access(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vad
          qemu_plugin_mem_is_store(info) ? "store" : "load", text);
 }
 
-static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
+static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
-    (void)userdata;
+    (void)id;
     for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
         if (do_inline)
@@ -96,9 +121,9 @@ static int compare_regions(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void plugin_exit(void *userdata)
+static void plugin_exit(qemu_plugin_id_t id, void *userdata)
 {
-    (void)userdata;
+    (void)id, (void)userdata;
     if (do_inline || do_callback)
         outf("mem accesses: %" PRIu64 "\n", qemu_plugin_u64_sum(accesses));
     if (do_haddr)
@@ -107,10 +132,11 @@ static void plugin_exit(void *userdata)
         return;
     pthread_mutex_lock(&lock);
     void **sorted = map_sorted(&regions, compare_regions);
-    outf("Region Base, Reads, Writes\n");
+    outf("Region Base, Reads, Writes, Seen all\n");
     for (size_t i = 0; i < regions.n; i++) {
         const struct region *r = sorted[i];
-        outf("0x%016" PRIx64 ", %" PRIu64 ", %" PRIu64 "\n", r->base, r->reads, r->writes);
+        outf("0x%016" PRIx64 ", %" PRIu64 ", %" PRIu64 ", %s\n", r->base, r->reads, r->writes,
+             r->unseen ? "false" : "true");
     }
     free(sorted);
     pthread_mutex_unlock(&lock);
@@ -143,7 +169,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     if (!parse_options(options, argc, argv))
         return -1;
     if (do_inline && do_callback) {
-        fprintf(stderr, "mem: inline and callback cannot both count\n");
+        fprintf(stderr, "can't enable inline and callback counting at the same time\n");
         return -1;
     }
     do_callback |= !do_inline && !do_print && !do_regions;
@@ -151,7 +177,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     io_accesses = qemu_plugin_scoreboard_u64(qemu_plugin_scoreboard_new(sizeof(uint64_t)));
     if (do_print)
         outf("insn_vaddr,insn_symbol,mem_vaddr,mem_hwaddr,access_size,access_type,mem_value\n");
-    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans, NULL);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans);
     qemu_plugin_register_atexit_cb(id, plugin_exit, NULL);
     return 0;
 }

@@ -36,15 +36,6 @@ struct modules {
     struct bytes header;
 };
 
-/* Makes room for one more element. */
-#define MODULES_GROW(array, n, room)                                                               \
-    do {                                                                                           \
-        if ((n) == (room)) {                                                                       \
-            (room) = (room) ? 2 * (room) : 64;                                                     \
-            (array) = map_alloc(array, (room) * sizeof *(array));                                  \
-        }                                                                                          \
-    } while (0)
-
 static inline size_t modules_find_file(struct modules *ms, const char *path, uint64_t dev,
                                        uint64_t ino)
 {
@@ -52,7 +43,7 @@ static inline size_t modules_find_file(struct modules *ms, const char *path, uin
         if (ms->module[i].ino == ino && ms->module[i].dev == dev &&
             !strcmp(ms->module[i].path, path))
             return i;
-    MODULES_GROW(ms->module, ms->n, ms->room);
+    GROW_ARRAY(ms->module, ms->n, ms->room);
     ms->module[ms->n] = (struct module){.path = strdup(path), .dev = dev, .ino = ino, .id = -1};
     return ms->n++;
 }
@@ -66,7 +57,7 @@ static inline int modules_find_instance(struct modules *ms, size_t module, uint6
         i--;
     if (i > 0 && offset && offset >= ms->instance[i - 1].last_offset)
         return (int)i - 1;
-    MODULES_GROW(ms->instance, ms->n_instances, ms->instance_room);
+    GROW_ARRAY(ms->instance, ms->n_instances, ms->instance_room);
     ms->instance[ms->n_instances] = (struct instance){.module = module, .base = start};
     return (int)ms->n_instances++;
 }
@@ -92,7 +83,7 @@ static inline void modules_add_line(struct modules *ms, char *line)
         in->last_offset = offset;
         in->exec |= perms[2] == 'x';
     }
-    MODULES_GROW(ms->span, ms->n_spans, ms->span_room);
+    GROW_ARRAY(ms->span, ms->n_spans, ms->span_room);
     ms->span[ms->n_spans++] = (struct span){start, end, instance};
 }
 

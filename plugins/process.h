@@ -26,4 +26,15 @@ static inline void name_file(char *name, size_t size, const char *pattern, pid_t
         snprintf(name, size, "%s", pattern);
 }
 
+/* The file as seen from here: the program may change its directory before it is written. */
+static inline char *absolute_name(const char *name)
+{
+    char *cwd = *name == '/' ? NULL : getcwd(NULL, 0), *path;
+
+    if (asprintf(&path, "%s%s%s", cwd ? cwd : "", cwd ? "/" : "", name) < 0)
+        exit(1);
+    free(cwd);
+    return path;
+}
+
 #endif

@@ -1,54 +1,46 @@
-/* reset.c: exercises qemu_plugin_reset and qemu_plugin_uninstall: counts some blocks, resets
- * itself, counts some more, uninstalls itself. */
+/* reset.c: exercises qemu_plugin_reset and qemu_plugin_uninstall: the first block that runs resets
+ * the plugin, the first one after that uninstalls it. */
+#define EMU_PLUGIN_API_VERSION 4
 #include "options.h"
-
-#include <stdatomic.h>
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
-#define BLOCKS 5 /* translated before the next step */
-
 static qemu_plugin_id_t plugin_id;
-static _Atomic unsigned translated;
 static bool was_reset;
 
-static void after_uninstall(void *userdata)
+static void after_uninstall(qemu_plugin_id_t id)
 {
-    (void)userdata;
+    (void)id;
     qemu_plugin_outs("uninstall done\n");
 }
 
-static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata);
-static void plugin_exit(void *userdata)
+static void vcpu_tb_exec(unsigned vcpu, void *userdata);
+static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
-    (void)userdata;
-    qemu_plugin_outs("plugin exit\n");
+    (void)id;
+    qemu_plugin_register_vcpu_tb_exec_cb(tb, vcpu_tb_exec, QEMU_PLUGIN_CB_NO_REGS, NULL);
 }
 
-static void register_all(void)
+static void after_reset(qemu_plugin_id_t id)
 {
-    translated = 0;
-    qemu_plugin_register_vcpu_tb_trans_cb(plugin_id, vcpu_tb_trans, NULL);
-    qemu_plugin_register_atexit_cb(plugin_id, plugin_exit, NULL);
-}
-
-static void after_reset(void *userdata)
-{
-    (void)userdata;
     was_reset = true;
-    register_all();
     qemu_plugin_outs("reset done\n");
+    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans);
 }
 
-static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
+static void vcpu_tb_exec(unsigned vcpu, void *userdata)
 {
-    (void)tb, (void)userdata;
-    if (++translated != BLOCKS)
-        return;
+    (void)vcpu, (void)userdata;
     if (was_reset)
-        qemu_plugin_uninstall(plugin_id, after_uninstall, NULL);
+        qemu_plugin_uninstall(plugin_id, after_uninstall);
     else
-        qemu_plugin_reset(plugin_id, after_reset, NULL);
+        qemu_plugin_reset(plugin_id, after_reset);
+}
+
+/* Not by atexit, which an uninstalled plugin does not hear of. */
+__attribute__((destructor)) static void report_end(void)
+{
+    qemu_plugin_outs("plugin exit\n");
 }
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc,
@@ -56,6 +48,6 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
 {
     (void)info, (void)argc, (void)argv;
     plugin_id = id;
-    register_all();
+    qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans);
     return 0;
 }

@@ -2,6 +2,7 @@
  *
  *   print=on        report every call and return instead
  *   log_writes=on   also dump what is written by write(2) */
+#define EMU_PLUGIN_API_VERSION 4
 #include "bytes.h"
 #include "map.h"
 #include "options.h"
@@ -31,31 +32,30 @@ static void dump_line(const uint8_t *data, unsigned n)
     int at = 0;
     for (unsigned i = 0; i < 16; i++)
         at += i < n ? sprintf(text + at, "%02x ", data[i]) : sprintf(text + at, "   ");
-    at += sprintf(text + at, "| ");
+    at += sprintf(text + at, " | ");
     for (unsigned i = 0; i < n; i++)
-        at += sprintf(text + at, "%c", isprint(data[i]) ? data[i] : '.');
+        at += sprintf(text + at, "%c", isgraph(data[i]) ? data[i] : '.');
     outf("%s\n", text);
 }
 
-static void log_write(uint64_t fd, uint64_t addr, uint64_t len)
+static void log_write(uint64_t addr, uint64_t len)
 {
     size_t shown = len < DUMP_MAX ? len : DUMP_MAX;
     pthread_mutex_lock(&lock);
     if (qemu_plugin_read_memory_vaddr(addr, &buffer.array, shown)) {
-        outf("write to fd %" PRIu64 ", %" PRIu64 " bytes\n", fd, len);
         for (size_t i = 0; i < shown; i += 16)
             dump_line(buffer.array.data + i, (unsigned)(shown - i < 16 ? shown - i : 16));
     } else if (len) {
-        outf("write: cannot read the memory at 0x%" PRIx64 "\n", addr);
+        fprintf(stderr, "syscall: cannot read the memory at 0x%" PRIx64 "\n", addr);
     }
     pthread_mutex_unlock(&lock);
 }
 
-static void vcpu_syscall(unsigned vcpu, int64_t num, uint64_t a1, uint64_t a2, uint64_t a3,
-                         uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8,
-                         void *userdata)
+static void vcpu_syscall(qemu_plugin_id_t id, unsigned vcpu, int64_t num, uint64_t a1, uint64_t a2,
+                         uint64_t a3, uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7,
+                         uint64_t a8)
 {
-    (void)vcpu, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8, (void)userdata;
+    (void)id, (void)vcpu, (void)a1, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
     if (do_print) {
         outf("syscall #%" PRIi64 "\n", num);
     } else {
@@ -64,12 +64,12 @@ static void vcpu_syscall(unsigned vcpu, int64_t num, uint64_t a1, uint64_t a2, u
         pthread_mutex_unlock(&lock);
     }
     if (do_log_writes && num == SYS_write)
-        log_write(a1, a2, a3);
+        log_write(a2, a3);
 }
 
-static void vcpu_syscall_ret(unsigned vcpu, int64_t num, int64_t ret, void *userdata)
+static void vcpu_syscall_ret(qemu_plugin_id_t id, unsigned vcpu, int64_t num, int64_t ret)
 {
-    (void)vcpu, (void)userdata;
+    (void)id, (void)vcpu;
     if (do_print) {
         outf("syscall #%" PRIi64 " returned -> %" PRIi64 "\n", num, ret);
         return;
@@ -87,9 +87,9 @@ static int compare_counts(const void *a, const void *b)
                                 : (x->num > y->num) - (x->num < y->num);
 }
 
-static void plugin_exit(void *userdata)
+static void plugin_exit(qemu_plugin_id_t id, void *userdata)
 {
-    (void)userdata;
+    (void)id, (void)userdata;
     pthread_mutex_lock(&lock);
     if (!do_print) {
         void **sorted = map_sorted(&counts, compare_counts);
@@ -114,8 +114,8 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     (void)info;
     if (!parse_options(options, argc, argv) || !bytes_init(&buffer, DUMP_MAX))
         return -1;
-    qemu_plugin_register_vcpu_syscall_cb(id, vcpu_syscall, NULL);
-    qemu_plugin_register_vcpu_syscall_ret_cb(id, vcpu_syscall_ret, NULL);
+    qemu_plugin_register_vcpu_syscall_cb(id, vcpu_syscall);
+    qemu_plugin_register_vcpu_syscall_ret_cb(id, vcpu_syscall_ret);
     qemu_plugin_register_atexit_cb(id, plugin_exit, NULL);
     return 0;
 }

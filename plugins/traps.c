@@ -1,6 +1,7 @@
 /* traps.c: counts interrupts, exceptions and host calls per vCPU. In user mode exceptions are what
  * becomes SIGSEGV, SIGILL, SIGTRAP, SIGFPE or the like, interrupts are signals from outside (QEMU
  * reports neither those nor page faults); there are no host calls. */
+#define EMU_PLUGIN_API_VERSION 5
 #include "options.h"
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
@@ -11,23 +12,23 @@ struct counts {
 
 static struct qemu_plugin_scoreboard *counts;
 
-static void vcpu_discon(unsigned vcpu, enum qemu_plugin_discon_type type, uint64_t from_pc,
-                        uint64_t to_pc, void *userdata)
+static void vcpu_discon(qemu_plugin_id_t id, unsigned vcpu, enum qemu_plugin_discon_type type,
+                        uint64_t from_pc, uint64_t to_pc)
 {
-    (void)from_pc, (void)to_pc, (void)userdata;
+    (void)id, (void)from_pc, (void)to_pc;
     struct counts *c = qemu_plugin_scoreboard_find(counts, vcpu);
     c->interrupts += type == QEMU_PLUGIN_DISCON_INTERRUPT;
     c->exceptions += type == QEMU_PLUGIN_DISCON_EXCEPTION;
     c->hostcalls += type == QEMU_PLUGIN_DISCON_HOSTCALL;
 }
 
-static void plugin_exit(void *userdata)
+static void plugin_exit(qemu_plugin_id_t id, void *userdata)
 {
-    (void)userdata;
+    (void)id, (void)userdata;
     outf("VCPU, interrupts, exceptions, hostcalls\n");
     for (int i = 0; i < qemu_plugin_num_vcpus(); i++) {
         const struct counts *c = qemu_plugin_scoreboard_find(counts, (unsigned)i);
-        outf("%d, %" PRIu64 ", %" PRIu64 ", %" PRIu64 "\n", i, c->interrupts, c->exceptions,
+        outf("%4d, %10" PRIu64 ", %10" PRIu64 ", %10" PRIu64 "\n", i, c->interrupts, c->exceptions,
              c->hostcalls);
     }
 }
@@ -39,7 +40,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     if (!info->system_emulation)
         outf("Note: host calls do not happen in user mode.\n");
     counts = qemu_plugin_scoreboard_new(sizeof(struct counts));
-    qemu_plugin_register_vcpu_discon_cb(id, QEMU_PLUGIN_DISCON_ALL, vcpu_discon, NULL);
+    qemu_plugin_register_vcpu_discon_cb(id, QEMU_PLUGIN_DISCON_ALL, vcpu_discon);
     qemu_plugin_register_atexit_cb(id, plugin_exit, NULL);
     return 0;
 }

@@ -454,7 +454,8 @@ static void test_syscall_plugin(void **state)
                                   PROGRAM, NULL},
             NULL);
     expect_text("stderr", r.out[1], "syscall #1\n");
-    expect_text("stderr", r.out[1], "| and on stderr.\n");
+    expect_text("stderr", r.out[1],
+                "61 6e 64 20 6f 6e 20 73 74 64 65 72 72 0a        | and.on.stderr.\n");
     expect_text("stderr", r.out[1], "syscall #1 returned -> 14\n");
     free_result(&r);
 }
@@ -463,11 +464,11 @@ static void test_traps(void **state)
 {
     static const struct {
         const char *how, *row;
-    } ways[] = {{"ill", "\n0, 0, 1, 0\n"},
-                {"trap", "\n0, 0, 1, 0\n"},
-                {"fpe", "\n0, 0, 1, 0\n"},
-                {"segv", "\n0, 0, 1, 0\n"},
-                {"term", "\n0, 1, 0, 0\n"}};
+    } ways[] = {{"ill", "\n   0,          0,          1,          0\n"},
+                {"trap", "\n   0,          0,          1,          0\n"},
+                {"fpe", "\n   0,          0,          1,          0\n"},
+                {"segv", "\n   0,          0,          1,          0\n"},
+                {"term", "\n   0,          1,          0,          0\n"}};
     struct result r;
 
     (void)state;
@@ -520,7 +521,7 @@ static void test_stoptrigger(void **state)
                                   "-plugin", "libinsn.so,inline=on", PROGRAM, NULL},
             NULL);
     assert_int_equal(r.status, 5 << 8);
-    expect_text("stderr", r.out[1], "icount reached by vCPU 0, exiting\n");
+    expect_text("stderr", r.out[1], "icount reached at 0x");
     assert_int_equal(number_after(r.out[1], "total insns:"), 1001);
     free_result(&r);
 }
@@ -588,6 +589,10 @@ static void test_header(void **state)
                  version);
         assert_int_equal(system(command), 0);
     }
+    /* The example in README.md. */
+    assert_int_equal(system("sed -n '/^```c$/,/^```$/{//!p}' README.md | ${CC:-cc} -x c -Wall "
+                            "-Wextra -Wno-unused-parameter -Werror -Iplugins -fsyntax-only -"),
+                     0);
     assert_int_not_equal(system("echo '#include <qemu-plugin.h>' | ${CC:-cc} -x c -Iplugins "
                                 "-fsyntax-only -DEMU_PLUGIN_API_VERSION=8 - 2>/dev/null"),
                          0);
@@ -604,7 +609,7 @@ struct trace {
         uint64_t base, end, entry;
         char path[MAX_PATH];
     } module[16];
-    const uint8_t *blocks;
+    const uint8_t *blocks, *hits; /* hits: NULL, they were not asked for */
 };
 
 static unsigned block_start(const struct trace *t, unsigned i)
@@ -612,6 +617,13 @@ static unsigned block_start(const struct trace *t, unsigned i)
     uint32_t start;
     memcpy(&start, t->blocks + 8 * i, 4);
     return start;
+}
+
+static unsigned block_hits(const struct trace *t, unsigned i)
+{
+    uint32_t n;
+    memcpy(&n, t->hits + 4 * i, 4);
+    return n;
 }
 
 static unsigned block_field(const struct trace *t, unsigned i, unsigned at)
@@ -626,8 +638,8 @@ static unsigned block_field(const struct trace *t, unsigned i, unsigned at)
 /* Reads a drcov file as strictly as its strictest consumers do. */
 static void read_trace(struct trace *t, const char *name)
 {
-    static const char head[] = "DRCOV VERSION: 2\nDRCOV FLAVOR: drcov-64\n"
-                               "Module Table: version 2, count ";
+    static const char start[] = "DRCOV VERSION: 2\nDRCOV FLAVOR: drcov-64",
+                      head[] = "\nModule Table: version 2, count ";
     char path[MAX_PATH];
     unsigned id;
     int n;
@@ -637,8 +649,12 @@ static void read_trace(struct trace *t, const char *name)
     assert_true(fd >= 0);
     read_whole(fd, &t->text, &t->size);
     unlink(path);
-    assert_memory_equal(t->text, head, sizeof head - 1);
-    char *at = t->text + sizeof head - 1;
+    assert_memory_equal(t->text, start, sizeof start - 1);
+    char *at = t->text + sizeof start - 1;
+    bool hits = !strncmp(at, "-hits", 5);
+    at += hits ? 5 : 0;
+    assert_memory_equal(at, head, sizeof head - 1);
+    at += sizeof head - 1;
     assert_int_equal(sscanf(at, "%u\nColumns: id, base, end, entry, path\n%n", &t->n_modules, &n),
                      1);
     assert_in_range(t->n_modules, 1, COUNT(t->module));
@@ -653,7 +669,15 @@ static void read_trace(struct trace *t, const char *name)
     }
     assert_int_equal(sscanf(at, "BB Table: %u bbs%n", &t->n_blocks, &n), 1);
     t->blocks = (const uint8_t *)at + n + 1;
-    assert_ptr_equal(t->blocks + 8 * t->n_blocks, t->text + t->size);
+    const char *end = (const char *)t->blocks + 8 * t->n_blocks;
+    if (hits) {
+        n = 0;
+        assert_int_equal(sscanf(end, "Hit Count Table: version 1, count %u%n", &id, &n), 1);
+        assert_int_equal(id, t->n_blocks);
+        t->hits = (const uint8_t *)end + n + 1;
+        end = (const char *)t->hits + 4 * t->n_blocks;
+    }
+    assert_ptr_equal(end, t->text + t->size);
 }
 
 static int compare_entries(const void *a, const void *b)
@@ -766,6 +790,44 @@ static void test_drcov_complete(void **state)
     free_result(&r);
 }
 
+/* An instruction ran as often as the blocks that contain it. */
+static void test_drcov_hits(void **state)
+{
+    struct trace t = {0};
+    struct result r;
+    uint64_t pc;
+
+    (void)state;
+    run_emu(&r,
+            (const char *const[]){"-d", "plugin", "-plugin", "libexeclog.so", "-plugin",
+                                  "libdrcov.so,filename=n.drcov,hits=on", "%/hello-musl-static",
+                                  NULL},
+            NULL);
+    assert_int_equal(r.status, HELLO);
+    read_trace(&t, "n.drcov");
+    check_blocks(&t);
+    assert_non_null(t.hits);
+    uint64_t base = t.module[0].base, size = t.module[0].end - base;
+    uint64_t *ran = calloc(size, sizeof *ran), *counted = calloc(size, sizeof *counted), most = 0;
+    assert_true(ran && counted);
+    for (char *line = strtok(r.out[1], "\n"); line; line = strtok(NULL, "\n"))
+        if (sscanf(line, "0, 0x%" SCNx64 ",", &pc) == 1 && pc - base < size)
+            ran[pc - base]++;
+    for (unsigned i = 0; i < t.n_blocks; i++)
+        for (uint64_t at = block_start(&t, i); at < block_start(&t, i) + block_size(&t, i); at++)
+            counted[at] += block_hits(&t, i);
+    for (uint64_t i = 0; i < size; i++)
+        if (ran[i]) {
+            assert_int_equal(ran[i], counted[i]);
+            most = ran[i] > most ? ran[i] : most;
+        }
+    assert_in_range(most, 20, 1000000);
+    free(ran);
+    free(counted);
+    free(t.text);
+    free_result(&r);
+}
+
 /* Reads and checks every file that ls lists; how many of them cover the module. */
 static unsigned count_traces(const char *pattern, const char *module)
 {
@@ -872,6 +934,7 @@ int main(int argc, char **argv)
         {"header", test_header},
         {"drcov", test_drcov},
         {"drcov complete", test_drcov_complete},
+        {"drcov hits", test_drcov_hits},
         {"drcov fork", test_drcov_fork},
         {"drcov exec", test_drcov_exec},
     };
