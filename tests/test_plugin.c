@@ -391,6 +391,27 @@ static uint64_t number_after(const char *text, const char *label)
     return n;
 }
 
+/* How often the text occurs. */
+static size_t count_text(const char *text, const char *wanted)
+{
+    size_t n = 0;
+    for (; (text = strstr(text, wanted)); text += strlen(wanted))
+        n++;
+    return n;
+}
+
+/* The sum of the numbers in brackets, behind a tab, on all lines that start with the label, which
+ * has the line's end before it. */
+static uint64_t sum_after(const char *text, const char *label)
+{
+    uint64_t sum = 0, n;
+
+    for (const char *at = text; (at = strstr(at, label)); at++)
+        if (sscanf(at + strlen(label), "%*[^\t]\t(%" SCNu64, &n) == 1)
+            sum += n;
+    return sum;
+}
+
 /* Plugins that count the same thing in one run in different ways. */
 static void test_agreement(void **state)
 {
@@ -399,15 +420,15 @@ static void test_agreement(void **state)
     (void)state;
     run_emu(&r,
             (const char *const[]){"-d", "plugin", "-plugin", "libinsn.so", "-plugin",
-                                  "libbb.so,inline=on", "-plugin", "libhowvec.so,count=class",
-                                  "-plugin", "libcache.so", "-plugin", "libmem.so,inline=on",
-                                  "-plugin", "libinline.so", PROGRAM, NULL},
+                                  "libbb.so,inline=on", "-plugin", "libhowvec.so", "-plugin",
+                                  "libcache.so", "-plugin", "libmem.so,inline=on", "-plugin",
+                                  "libinline.so", PROGRAM, NULL},
             NULL);
     assert_int_equal(r.status, HELLO);
     uint64_t insns = number_after(r.out[1], "total insns:");
     assert_in_range(insns, 1000, 10000000);
     assert_int_equal(number_after(strstr(r.out[1], "Total: bb's"), "insns:"), insns);
-    assert_int_equal(number_after(r.out[1], "Unclassified            \t("), insns);
+    assert_int_equal(sum_after(r.out[1], "\nClass: "), insns);
     assert_int_equal(number_after(r.out[1], "\ninsn:"), insns);
     uint64_t accesses = number_after(r.out[1], "mem accesses:");
     assert_int_equal(number_after(r.out[1], "imiss rate\n0       "), accesses);
@@ -436,6 +457,43 @@ static void test_execlog(void **state)
         lines += at == r.out[1] || at[-1] == '\n';
     assert_int_equal(lines, insns);
     free_result(&r);
+}
+
+/* The classes of instructions, of which each counts only its own. */
+static void test_howvec(void **state)
+{
+    static const char *const guests[] = {"%/branches", "%/x87", "%/calls"};
+    struct result all, one;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(guests); i++) {
+        run_emu(&all,
+                (const char *const[]){"-d", "plugin", "-plugin", "libhowvec.so,verbose=on",
+                                      guests[i], NULL},
+                NULL);
+        run_emu(&one,
+                (const char *const[]){"-d", "plugin", "-plugin",
+                                      "libhowvec.so,inline=on,count=call,count=!mov", "-plugin",
+                                      "libinsn.so,match=call,match=f,match=wait,"
+                                      "match=fxsave,match=fxrstor,match=ret",
+                                      guests[i], NULL},
+                NULL);
+        uint64_t calls = number_after(all.out[1], "\nClass:   Call                  \t(");
+        if (count_text(one.out[1], "\nInstr: ") < 50) /* all of them are shown */
+            assert_int_equal(sum_after(one.out[1], "\nInstr: call"), calls);
+        assert_int_equal(number_after(one.out[1], "Match: call, hits"), calls);
+        assert_int_equal(number_after(all.out[1], "\nClass:   Return                \t("),
+                         number_after(one.out[1], "Match: ret, hits"));
+        uint64_t x87 = number_after(one.out[1], "Match: f, hits") +
+                       number_after(one.out[1], "Match: wait, hits") -
+                       number_after(one.out[1], "Match: fxsave, hits") -
+                       number_after(one.out[1], "Match: fxrstor, hits");
+        assert_int_equal(number_after(all.out[1], "\nClass:   x87                   \t("), x87);
+        expect_text(guests[i], one.out[1], "\nClass:   Move                  \tnot counted\n");
+        expect_text(guests[i], one.out[1], "\nClass:   Call                  \tcounted indiv");
+        free_result(&all);
+        free_result(&one);
+    }
 }
 
 static void test_syscall_plugin(void **state)
@@ -925,6 +983,7 @@ int main(int argc, char **argv)
         {"clobber", test_clobber},
         {"agreement", test_agreement},
         {"execlog", test_execlog},
+        {"howvec", test_howvec},
         {"syscall", test_syscall_plugin},
         {"traps", test_traps},
         {"discon", test_discon},
