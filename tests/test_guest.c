@@ -58,6 +58,7 @@ static const struct program programs[] = {
     {"sse",                 0, {"sse"}},
     {"avx",                 0, {"avx"}},
     {"x87",                 0, {"x87"}},
+    {"calltree",            0, {"calltree"}},
     {"control",             0, {"control"}},
     {"segments",            0, {"segments"}},
     {"signals",             RACY, {"signals"}},

@@ -496,6 +496,69 @@ static void test_howvec(void **state)
     }
 }
 
+/* ---- the tree of calls ------------------------------------------------------------------- */
+
+/* What the guest says of itself in the place of each line of the tree that is about one of its
+ * functions: its name, and how many of them it is called by. */
+static char *extract_tree(const char *tree, const char *native)
+{
+    size_t indents[64], depth = 0, size = strlen(native) + 4096, len = 0;
+    char *text = calloc(1, size), name[64], end[4], wanted[72];
+
+    assert_non_null(text);
+    for (const char *line = tree; line; line = strchr(line, '\n'), line += line != NULL) {
+        if (strncmp(line, "0 |", 3))
+            continue;
+        size_t indent = strspn(line + 3, " ");
+        const char *at = line + 3 + indent;
+        if (*at == '}' && depth && indents[depth - 1] == indent)
+            depth--;
+        at += !strncmp(at, "=> ", 3) ? 3 : !strncmp(at, "signal: ", 8) ? 8 : 0;
+        end[0] = 0;
+        if (sscanf(at, "0x%*x %63[a-z_]%3[^\n]", name, end) < 1)
+            continue;
+        snprintf(wanted, sizeof wanted, " %s\n", name);
+        if (!strstr(native, wanted))
+            continue;
+        len += (size_t)snprintf(text + len, size - len, "%zu %s\n", depth, name);
+        assert_true(len < size && depth < COUNT(indents));
+        if (!strcmp(end, " {"))
+            indents[depth++] = indent;
+    }
+    return text;
+}
+
+static void test_calltrace(void **state)
+{
+    char path[MAX_PATH];
+    struct result native, r;
+
+    (void)state;
+    snprintf(path, sizeof path, "%s/calltree", guest_dir);
+    run_command(&native, (char *[]){path, NULL}, (char *[]){NULL}, plugin_dir, NULL, 60);
+    run_emu(&r,
+            (const char *const[]){"-d", "plugin", "-plugin", "libcalltrace.so,from=run",
+                                  "%/calltree", NULL},
+            NULL);
+    char *tree = extract_tree(r.out[1], native.out[0]);
+    assert_string_equal(tree, native.out[0]);
+    assert_int_equal(count_text(r.out[1], " {\n"), count_text(r.out[1], "} "));
+    assert_int_equal(count_text(r.out[1], " throws (unwound)\n"), 4);
+    assert_int_equal(count_text(r.out[1], " middle {\n"), 5);
+    expect_text("tree", r.out[1], " signal: 0x");
+    free(tree);
+    free_result(&native);
+    free_result(&r);
+    run_emu(&r,
+            (const char *const[]){"-d", "plugin", "-plugin", "libcalltrace.so,from=run,depth=1",
+                                  "%/calltree", NULL},
+            NULL);
+    expect_text("depth=1", r.out[1], "0 | 0x");
+    expect_text("depth=1", r.out[1], " run\n");
+    assert_int_equal(count_text(r.out[1], "\n"), 1);
+    free_result(&r);
+}
+
 static void test_syscall_plugin(void **state)
 {
     struct result r;
@@ -984,6 +1047,7 @@ int main(int argc, char **argv)
         {"agreement", test_agreement},
         {"execlog", test_execlog},
         {"howvec", test_howvec},
+        {"calltrace", test_calltrace},
         {"syscall", test_syscall_plugin},
         {"traps", test_traps},
         {"discon", test_discon},
