@@ -149,8 +149,13 @@ void cpu_restore(struct cpu *cpu, struct cpu_snapshot *snapshot)
 /* Where the indirect branch that missed should have led: its block gets a pad in the table. */
 static void learn_target(struct tb *tb, enum indirect by)
 {
-    if (opt.log & LOG_NOCHAIN || (!tb->pad[by] && !jit_add_pad(tb, by)))
+    if (opt.log & LOG_NOCHAIN)
         return;
+    if (!tb->pad[by]) {
+        if (!jit_add_pad(tb, by))
+            return;
+        tb_note_entry(tb->pc, by == BY_RETURN ? ENTRY_RETURN : ENTRY_INDIRECT);
+    }
     jit_table_set(tb, by);
 }
 

@@ -699,6 +699,12 @@ void tb_flush(void);
 /* Makes threads that run in the cache come out soon; takes tb_lock. */
 void tb_cut(void);
 bool tb_is_empty(void); /* no block since the last flush */
+/* With tb_lock: translates what earlier children of fork() had to; in a child: from now on what it
+ * lacks is told to its parent. */
+void tb_before_fork(struct cpu *cpu);
+void tb_fork_child(void);
+/* There was no code, or no entry of this kind, for pc. */
+void tb_note_entry(uint64_t pc, enum tb_entry entry);
 /* Changes with every flush: a struct link or tb from before it is gone. */
 unsigned tb_generation(void);
 

@@ -78,6 +78,7 @@ static int64_t fork_process(struct cpu *cpu, const struct clone_args *args)
     uint64_t mask = signal_block(cpu);
     mem_lock();
     tb_lock();
+    tb_before_fork(cpu);
     plugin_before_fork();
     vma_lock();
     int64_t pid = call_fork(args);
@@ -87,6 +88,7 @@ static int64_t fork_process(struct cpu *cpu, const struct clone_args *args)
     mem_unlock();
     if (pid == 0) {
         cpu_fork_child(cpu);
+        tb_fork_child();
         set_child_state(cpu, args);
         if (args->flags & CLONE_CHILD_CLEARTID)
             syscall(SYS_set_tid_address, args->ctid);

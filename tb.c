@@ -177,7 +177,10 @@ struct tb *tb_lookup(uint64_t pc)
 struct tb *tb_find(struct cpu *cpu, uint64_t pc, enum tb_entry entry)
 {
     struct tb *tb = tb_lookup(pc);
-    return tb ? tb : translator_loop(cpu, pc, entry);
+    if (tb)
+        return tb;
+    tb_note_entry(pc, entry);
+    return translator_loop(cpu, pc, entry);
 }
 
 struct superblock *tb_by_host(uint64_t host_pc)
@@ -449,4 +452,61 @@ bool tb_is_empty(void)
 unsigned tb_generation(void)
 {
     return cache.generation;
+}
+
+/* ---- children of fork()
+ * ------------------------------------------------------------------------------
+ *
+ * A shell's subshells run code that the shell itself never runs: each would translate it again, and
+ * copy many pages for that. So they write down what they lack, for the parent to have it when it
+ * forks again. Plugins would see code translated that their process does not run. */
+
+#define LESSONS     8191
+#define ENTRY_SHIFT 56 /* enum tb_entry, above the pc */
+
+static struct lessons {
+    uint64_t n;
+    uint64_t entry[LESSONS]; /* 0: not written yet */
+} * lessons;                 /* shared by all */
+static uint64_t n_learned;
+static bool teaches;
+
+void tb_note_entry(uint64_t pc, enum tb_entry entry)
+{
+    if (!teaches || lessons->n >= LESSONS)
+        return;
+    uint64_t i = __atomic_fetch_add(&lessons->n, 1, __ATOMIC_RELAXED);
+    if (i < LESSONS)
+        lessons->entry[i] = pc | (uint64_t)entry << ENTRY_SHIFT;
+}
+
+static void learn(struct cpu *cpu, uint64_t lesson)
+{
+    enum tb_entry entry = lesson >> ENTRY_SHIFT;
+    enum indirect by = entry == ENTRY_RETURN ? BY_RETURN : BY_JUMP;
+    uint64_t pc = lesson & ((1ull << ENTRY_SHIFT) - 1);
+    struct tb *tb = tb_lookup(pc);
+    if (!tb)
+        tb = translator_loop(cpu, pc, entry);
+    if (tb && entry >= ENTRY_INDIRECT && (tb->pad[by] || jit_add_pad(tb, by)))
+        jit_table_offer(tb, by);
+}
+
+void tb_before_fork(struct cpu *cpu)
+{
+    if (plugin_wants_tb_trans() || opt.log & (LOG_IN_ASM | LOG_NOCHAIN))
+        return;
+    if (!lessons) {
+        void *p =
+            mmap(NULL, sizeof(*lessons), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        lessons = p == MAP_FAILED ? NULL : p;
+    }
+    for (; lessons && n_learned < lessons->n && n_learned < LESSONS; n_learned++)
+        if (lessons->entry[n_learned])
+            learn(cpu, lessons->entry[n_learned]);
+}
+
+void tb_fork_child(void)
+{
+    teaches = lessons;
 }

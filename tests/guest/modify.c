@@ -353,6 +353,33 @@ static void written_by_child(void)
     printf("written by a child %d\n", sum);
 }
 
+/* Code at an address where the parent has none, or other code. */
+static void made_by_child(void)
+{
+    unsigned char *at = map(2, PROT_NONE, MAP_PRIVATE, -1);
+    int sum = 0, status;
+
+    for (int i = 0; i < 20; i++) {
+        pid_t pid = fork();
+        if (!pid) {
+            mprotect(at, PAGE, RWX);
+            put_function(at, i);
+            _exit(run(at));
+        }
+        waitpid(pid, &status, 0);
+        sum += WEXITSTATUS(status);
+        mprotect(at + PAGE, PAGE, RWX);
+        put_function(at + PAGE, 2 * i);
+        if (i > 10) {
+            mprotect(at, PAGE, RWX);
+            put_function(at, 3 * i);
+            sum += run(at);
+        }
+        sum += run(at + PAGE);
+    }
+    printf("made by a child %d\n", sum);
+}
+
 /* ---- code that writes over itself ---- */
 
 extern const unsigned char push_code[], push_value[], fill_code[], self_end[];
@@ -399,6 +426,7 @@ int main(void)
     patch_call();
     patch_behind_trap();
     written_by_child();
+    made_by_child();
     write_over_itself();
     return 0;
 }
