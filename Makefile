@@ -120,8 +120,9 @@ check: all $(TESTS) $(GUESTS) lockstep $(BUILD)/tests/fuzz_decode $(BUILD)/tests
 # The guest suite in every forced mode, and again and again under load.
 check-modes: all $(BUILD)/tests/test_guest $(GUESTS)
 	$(BUILD)/tests/test_guest all
-check-stress: all $(BUILD)/tests/test_guest $(GUESTS) check-endure
+check-stress: all $(BUILD)/tests/test_guest $(BUILD)/tests/test_plugin $(GUESTS) check-endure
 	$(BUILD)/tests/test_guest stress
+	EMU_STRESS=100 $(BUILD)/tests/test_plugin stress
 	tests/programs/run stress-ng
 # Servers, language run-times and tools, those that are installed; PROGRAMS=NAMES chooses.
 check-programs: all

@@ -91,25 +91,39 @@ void cpu_retire(struct cpu *cpu)
     pthread_mutex_unlock(&cpus.lock);
 }
 
-static int count_others(const struct cpu *cpu, bool in_cache)
+static bool is_in_cache(const struct cpu *cpu)
 {
-    int n = 0;
+    return cpu->in_cache;
+}
+
+static bool is_busy(const struct cpu *cpu)
+{
+    return cpu->in_cache || cpu->in_plugin;
+}
+
+static bool have_others(const struct cpu *cpu, bool (*property)(const struct cpu *))
+{
+    bool found = false;
     pthread_mutex_lock(&cpus.lock);
-    for (int i = 0; i < cpus.count; i++)
-        if (cpus.live[i] && i != cpu->index)
-            n += !in_cache || cpus.by_index[i]->in_cache;
+    for (int i = 0; i < cpus.count && !found; i++)
+        found = cpus.live[i] && i != cpu->index && property(cpus.by_index[i]);
     pthread_mutex_unlock(&cpus.lock);
-    return n;
+    return found;
 }
 
 bool cpu_is_last(const struct cpu *cpu)
 {
-    return count_others(cpu, false) == 0;
+    return !have_others(cpu, cpu_is_live);
 }
 
 bool cpu_others_in_cache(const struct cpu *cpu)
 {
-    return count_others(cpu, true) != 0;
+    return have_others(cpu, is_in_cache);
+}
+
+bool cpu_others_busy(const struct cpu *cpu)
+{
+    return have_others(cpu, is_busy);
 }
 
 void cpu_fork_child(struct cpu *cpu)
@@ -272,6 +286,7 @@ _Noreturn void cpu_loop(struct cpu *cpu)
     for (uint64_t reason = EXIT_LOOKUP;;) {
         switch (reason) {
         case EXIT_SYSCALL:
+            plugin_run_pending();
             reason = run_syscall(cpu);
             continue;
         case EXIT_SYSRET:
@@ -284,6 +299,7 @@ _Noreturn void cpu_loop(struct cpu *cpu)
             tb_drop_stale(cpu->pc);
             break;
         case EXIT_TRAP:
+            plugin_run_pending();
             guest_trap(cpu);
             break;
         }

@@ -367,7 +367,7 @@ struct cpu {
     int index;           /* vcpu index */
     int tid;
     bool initialised;             /* vcpu_init callbacks ran and vcpu_exit ones did not */
-    bool in_plugin;               /* a plugin callback runs on this cpu */
+    volatile bool in_plugin;      /* a plugin callback runs on this cpu */
     int plugin_flags;             /* its enum qemu_plugin_cb_flags */
     struct signal_state *signals; /* signal.c */
 };
@@ -414,7 +414,8 @@ _Noreturn void cpu_resume_at(struct cpu *cpu, uint64_t pc);
 void cpu_retire(struct cpu *cpu);
 bool cpu_is_last(const struct cpu *cpu); /* no other thread is alive */
 bool cpu_others_in_cache(const struct cpu *cpu);
-void cpu_fork_child(struct cpu *cpu); /* in the child: the other threads are gone */
+bool cpu_others_busy(const struct cpu *cpu); /* there, or in a plugin's callback */
+void cpu_fork_child(struct cpu *cpu);        /* in the child: the other threads are gone */
 /* State of a vCPU and its run loop while a vfork child uses them. restore frees it. */
 struct cpu_snapshot *cpu_save(struct cpu *cpu);
 void cpu_restore(struct cpu *cpu, struct cpu_snapshot *snapshot);
@@ -698,6 +699,12 @@ void tb_invalidate(uint64_t start, uint64_t len);
 void tb_flush(void);
 /* Makes threads that run in the cache come out soon; takes tb_lock. */
 void tb_cut(void);
+/* Keeps all other threads out of the cache and of new callbacks, until tb_go_on(): returns when
+ * none is in either. Not from a callback, which another thread's may wait for; takes tb_lock. */
+void tb_stop(void);
+void tb_go_on(void);
+bool tb_is_stopped(void); /* another thread has stopped this one */
+void tb_wait_stopped(void);
 bool tb_is_empty(void); /* no block since the last flush */
 /* With tb_lock: translates what earlier children of fork() had to; in a child: from now on what it
  * lacks is told to its parent. */

@@ -56,7 +56,7 @@ struct qemu_plugin_ctx {
     int version;
     bool installing;
     bool gone;                   /* uninstalled: nothing of it may be called */
-    enum plugin_request request; /* asked for: no callback of it runs any more */
+    enum plugin_request request; /* asked for; its callbacks run until that is carried out */
     bool request_waits;          /* no thread carries it out yet */
     plugin_func request_cb;
     void *request_udata;
@@ -462,6 +462,21 @@ static bool is_callable(const struct qemu_plugin_ctx *ctx)
     return !ctx->gone && (!plugin.exiting || plugin.exit_cpu == this_cpu);
 }
 
+/* The outermost callback of a thread does not start while another one has stopped it. */
+static void begin_callback(struct cpu *cpu)
+{
+    for (;;) {
+        cpu->in_plugin = true;
+        __atomic_thread_fence(__ATOMIC_SEQ_CST); /* or the one that stops it could not see that */
+        if (!tb_is_stopped())
+            return;
+        cpu->in_plugin = false;
+        tb_wait_stopped();
+    }
+}
+
+/* Around a callback, and around a walk of the list of an event, with ctx NULL: a reset by another
+ * thread comes before or after all of it. */
 static struct scope scope_enter(struct qemu_plugin_ctx *ctx, int flags)
 {
     struct scope outer = {.ctx = current};
@@ -469,9 +484,10 @@ static struct scope scope_enter(struct qemu_plugin_ctx *ctx, int flags)
     if (this_cpu) {
         outer.in_plugin = this_cpu->in_plugin;
         outer.flags = this_cpu->plugin_flags;
-        if (!outer.in_plugin)
+        if (!outer.in_plugin) {
+            begin_callback(this_cpu);
             guest_enter_plugin(this_cpu);
-        this_cpu->in_plugin = true;
+        }
         this_cpu->plugin_flags = flags;
     }
     return outer;
@@ -631,18 +647,24 @@ static void call_request_cb(struct qemu_plugin_ctx *ctx, plugin_func func, void 
     scope_leave(&outer);
 }
 
+/* All other threads are stopped until the callback is done: it may free what the plugin's other
+ * callbacks use. */
 static void run_request(struct qemu_plugin_ctx *ctx)
 {
-    if (cpu_count())
+    if (this_cpu) {
+        tb_stop();
         tb_flush();
+    }
     plugin_lock();
     unregister_all(ctx);
     enum plugin_request request = ctx->request;
     ctx->request = REQUEST_NONE;
     plugin_unlock();
     call_request_cb(ctx, ctx->request_cb, ctx->request_udata);
-    /* The library stays mapped: another thread may be in it. */
+    /* The library stays mapped: a callback that blocks may be in it. */
     ctx->gone = request == REQUEST_UNINSTALL;
+    if (this_cpu)
+        tb_go_on();
 }
 
 /* Takes the next waiting request off the queue, as only one thread may carry it out. */
@@ -825,9 +847,11 @@ static void call_vcpu_cb(struct qemu_plugin_ctx *ctx, plugin_func func, void *ud
 
 static void plugin_vcpu_cb__simple(struct cpu *cpu, enum qemu_plugin_event ev)
 {
+    struct scope none = scope_enter(NULL, QEMU_PLUGIN_CB_NO_REGS);
     for (struct qemu_plugin_cb *cb = first_cb(ev); cb; cb = cb->next)
-        if (is_callable(cb->ctx) && !cb->ctx->request)
+        if (is_callable(cb->ctx))
             call_vcpu_cb(cb->ctx, cb->func, cb->udata, cpu->index);
+    scope_leave(&none);
     plugin_run_pending();
 }
 
@@ -860,8 +884,9 @@ void qemu_plugin_vcpu_syscall(struct cpu *cpu, int64_t num, const uint64_t a[8])
     typedef void (*old_func)(qemu_plugin_id_t, unsigned, int64_t, uint64_t, uint64_t, uint64_t,
                              uint64_t, uint64_t, uint64_t, uint64_t, uint64_t);
     unsigned index = (unsigned)cpu->index;
+    struct scope none = scope_enter(NULL, QEMU_PLUGIN_CB_NO_REGS);
     for (struct qemu_plugin_cb *cb = first_cb(QEMU_PLUGIN_EV_VCPU_SYSCALL); cb; cb = cb->next) {
-        if (!is_callable(cb->ctx) || cb->ctx->request)
+        if (!is_callable(cb->ctx))
             continue;
         struct scope outer = scope_enter(cb->ctx, QEMU_PLUGIN_CB_RW_REGS_PC);
         if (cb->ctx->version >= 7)
@@ -872,6 +897,7 @@ void qemu_plugin_vcpu_syscall(struct cpu *cpu, int64_t num, const uint64_t a[8])
                                  a[7]);
         scope_leave(&outer);
     }
+    scope_leave(&none);
     plugin_run_pending();
 }
 
@@ -879,8 +905,9 @@ void qemu_plugin_vcpu_syscall_ret(struct cpu *cpu, int64_t num, int64_t ret)
 {
     typedef void (*old_func)(qemu_plugin_id_t, unsigned, int64_t, int64_t);
     unsigned index = (unsigned)cpu->index;
+    struct scope none = scope_enter(NULL, QEMU_PLUGIN_CB_NO_REGS);
     for (struct qemu_plugin_cb *cb = first_cb(QEMU_PLUGIN_EV_VCPU_SYSCALL_RET); cb; cb = cb->next) {
-        if (!is_callable(cb->ctx) || cb->ctx->request)
+        if (!is_callable(cb->ctx))
             continue;
         struct scope outer = scope_enter(cb->ctx, QEMU_PLUGIN_CB_RW_REGS_PC);
         if (cb->ctx->version >= 7)
@@ -889,6 +916,7 @@ void qemu_plugin_vcpu_syscall_ret(struct cpu *cpu, int64_t num, int64_t ret)
             ((old_func)cb->func)(cb->ctx->id, index, num, ret);
         scope_leave(&outer);
     }
+    scope_leave(&none);
     plugin_run_pending();
 }
 
@@ -899,9 +927,10 @@ bool qemu_plugin_vcpu_syscall_filter(struct cpu *cpu, int64_t num, const uint64_
                              uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t *);
     unsigned index = (unsigned)cpu->index;
     bool filtered = false;
+    struct scope none = scope_enter(NULL, QEMU_PLUGIN_CB_NO_REGS);
     struct qemu_plugin_cb *cb = first_cb(QEMU_PLUGIN_EV_VCPU_SYSCALL_FILTER);
     for (; cb && !filtered; cb = cb->next) {
-        if (!is_callable(cb->ctx) || cb->ctx->request)
+        if (!is_callable(cb->ctx))
             continue;
         struct scope outer = scope_enter(cb->ctx, QEMU_PLUGIN_CB_RW_REGS_PC);
         if (cb->ctx->version >= 7)
@@ -912,6 +941,7 @@ bool qemu_plugin_vcpu_syscall_filter(struct cpu *cpu, int64_t num, const uint64_
                                             a[5], a[6], a[7], (uint64_t *)ret);
         scope_leave(&outer);
     }
+    scope_leave(&none);
     plugin_run_pending();
     return filtered;
 }
@@ -922,8 +952,9 @@ static void plugin_vcpu_cb__discon(struct cpu *cpu, enum qemu_plugin_event ev,
     typedef void (*old_func)(qemu_plugin_id_t, unsigned, enum qemu_plugin_discon_type, uint64_t,
                              uint64_t);
     unsigned index = (unsigned)cpu->index;
+    struct scope none = scope_enter(NULL, QEMU_PLUGIN_CB_NO_REGS);
     for (struct qemu_plugin_cb *cb = first_cb(ev); cb; cb = cb->next) {
-        if (!is_callable(cb->ctx) || cb->ctx->request)
+        if (!is_callable(cb->ctx))
             continue;
         struct scope outer = scope_enter(cb->ctx, QEMU_PLUGIN_CB_RW_REGS_PC);
         if (cb->ctx->version >= 7)
@@ -932,6 +963,7 @@ static void plugin_vcpu_cb__discon(struct cpu *cpu, enum qemu_plugin_event ev,
             ((old_func)cb->func)(cb->ctx->id, index, type, from, to);
         scope_leave(&outer);
     }
+    scope_leave(&none);
     plugin_run_pending();
 }
 
@@ -949,7 +981,6 @@ void qemu_plugin_vcpu_interrupt(struct cpu *cpu, uint64_t from, uint64_t to)
                            to);
 }
 
-/* Also reaches plugins that wait for their reset, whose first step the flush is. */
 void qemu_plugin_flush_cb(void)
 {
     struct qemu_plugin_cb *cb = first_cb(QEMU_PLUGIN_EV_FLUSH);
@@ -969,9 +1000,15 @@ static void call_atexit_cb(struct qemu_plugin_cb *cb)
 }
 
 /* A second thread that ends the process waits here until the plugins are done; a callback that
- * calls exit() comes here again and goes on. */
+ * calls exit() comes here again and goes on. It may hold locks of its plugin that other threads'
+ * callbacks wait for: then, as under QEMU, nobody is stopped. A child of vfork() has only borrowed
+ * the plugins. */
 void qemu_plugin_atexit_cb(void)
 {
+    if (!this_cpu || this_cpu->vfork_child)
+        return;
+    if (!exit_depth && !current)
+        tb_stop();
     if (exit_depth++ == 0)
         pthread_mutex_lock(&plugin.exit_lock);
     if (!plugin.exited) {
@@ -979,7 +1016,7 @@ void qemu_plugin_atexit_cb(void)
         plugin.exit_cpu = this_cpu;
         plugin.exiting = true;
         for (struct qemu_plugin_cb *cb = first_cb(QEMU_PLUGIN_EV_ATEXIT); cb; cb = cb->next)
-            if (is_callable(cb->ctx) && !cb->ctx->request)
+            if (is_callable(cb->ctx))
                 call_atexit_cb(cb);
     }
     if (--exit_depth == 0)
@@ -988,8 +1025,11 @@ void qemu_plugin_atexit_cb(void)
 
 void plugin_exec_failed(void)
 {
+    if (this_cpu->vfork_child)
+        return;
     plugin.exited = false;
     plugin.exiting = false;
+    tb_go_on();
 }
 
 void plugin_before_fork(void)
@@ -1020,7 +1060,7 @@ void qemu_plugin_tb_trans_cb(struct qemu_plugin_tb *tb)
     typedef void (*old_func)(qemu_plugin_id_t, struct qemu_plugin_tb *);
     translating = true;
     for (struct qemu_plugin_cb *cb = first_cb(QEMU_PLUGIN_EV_VCPU_TB_TRANS); cb; cb = cb->next) {
-        if (!is_callable(cb->ctx) || cb->ctx->request)
+        if (!is_callable(cb->ctx))
             continue;
         struct scope outer = scope_enter(cb->ctx, QEMU_PLUGIN_CB_RW_REGS);
         if (cb->ctx->version >= 7)
@@ -1073,7 +1113,7 @@ void plugin_run_op(struct cpu *cpu, const struct plugin_op *op)
 {
     if (op->kind == OP_CALL_COND && !condition_holds(cpu, op))
         return;
-    if (!is_callable(op->ctx) || op->ctx->request)
+    if (!is_callable(op->ctx))
         return;
     cpu->pc = op->pc;
     guest_enter_plugin(cpu);
@@ -1085,7 +1125,7 @@ void plugin_run_op(struct cpu *cpu, const struct plugin_op *op)
 
 static void call_mem_op(struct cpu *cpu, const struct plugin_op *op, uint32_t info, uint64_t vaddr)
 {
-    if (!is_callable(op->ctx) || op->ctx->request)
+    if (!is_callable(op->ctx))
         return;
     enter_op(cpu, op);
     mem_vaddr = vaddr;

@@ -227,8 +227,9 @@ typedef void (*qemu_plugin_vcpu_discon_cb_t)(unsigned int vcpu_index,
                                              enum qemu_plugin_discon_type type, uint64_t from_pc,
                                              uint64_t to_pc, void *userdata);
 
-/* Removes the plugin, or only its callbacks, soon; then calls cb. After reset the plugin may
- * register anew, in cb too. Not from qemu_plugin_install (uninstall). */
+/* Removes the plugin, or only its callbacks, before the next block; then calls cb, while no other
+ * thread runs guest code or callbacks. After reset the plugin may register anew, in cb too. Not
+ * from qemu_plugin_install (uninstall). */
 QEMU_PLUGIN_API
 void qemu_plugin_uninstall(qemu_plugin_id_t id, qemu_plugin_udata_cb_t cb, void *userdata);
 QEMU_PLUGIN_API

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #define BUCKET_BITS 17
 #define BUCKETS     (1 << BUCKET_BITS)
@@ -37,20 +38,21 @@ static struct {
 static struct lock lock;
 static const void *owner;
 static int depth;
-static int flushing; /* a thread waits, without the lock, for the others to leave the cache */
+static int stopped; /* a thread keeps the others out of the cache, also without the lock */
+static const void *stopper;
 
-/* A thread that is in the cache (in a callback or signal handler) may go on during a flush: it is
- * what the flush waits for. */
-static void lock_as(const void *me, bool in_cache)
+/* A thread that is in the cache (in a callback or signal handler) or in a callback elsewhere may go
+ * on while others are stopped: it is what the stopping thread waits for. */
+static void lock_as(const void *me, bool is_busy)
 {
     if (__atomic_load_n(&owner, __ATOMIC_RELAXED) == me) {
         depth++;
         return;
     }
     lock_take(&lock);
-    while (flushing && !in_cache) {
+    while (stopped && stopper != me && !is_busy) {
         lock_release(&lock);
-        lock_wait(&flushing, true);
+        lock_wait(&stopped, true);
         lock_take(&lock);
     }
     __atomic_store_n(&owner, me, __ATOMIC_RELAXED);
@@ -59,7 +61,7 @@ static void lock_as(const void *me, bool in_cache)
 
 void tb_lock_bare(struct cpu *cpu)
 {
-    lock_as(cpu, cpu->in_cache);
+    lock_as(cpu, cpu->in_cache || cpu->in_plugin);
 }
 
 void tb_lock(void)
@@ -409,29 +411,85 @@ void tb_cut(void)
     tb_unlock();
 }
 
-/* Blocks of a flushed cache may not be overwritten while a thread runs them. */
-static void wait_for_others(void)
+/* Lets go of the lock, however often it was taken, while it waits for something. */
+static void wait_unlocked(void (*wait)(void))
+{
+    int held = depth;
+    __atomic_store_n(&owner, NULL, __ATOMIC_RELAXED);
+    lock_release(&lock);
+    wait();
+    lock_take(&lock);
+    __atomic_store_n(&owner, this_cpu, __ATOMIC_RELAXED);
+    depth = held;
+}
+
+static void wait_for_cache(void)
+{
+    while (cpu_others_in_cache(this_cpu))
+        sched_yield();
+}
+
+/* A callback that blocks does not hold up the end of the process for longer than this. */
+#define PATIENCE 1000 /* ms */
+
+static void wait_for_callbacks(void)
+{
+    static const struct timespec ms = {.tv_nsec = 1000000};
+    for (int i = 0; i < PATIENCE && cpu_others_busy(this_cpu); i++)
+        nanosleep(&ms, NULL);
+}
+
+/* From now on no other thread enters the cache; those that are in it come out. */
+static void stop_others(void (*wait)(void))
 {
     if (!this_cpu || cpu_is_last(this_cpu))
         return;
     cut_all();
-    flushing = true;
-    int held = depth;
-    __atomic_store_n(&owner, NULL, __ATOMIC_RELAXED);
-    lock_release(&lock);
-    while (cpu_others_in_cache(this_cpu))
-        sched_yield();
-    lock_take(&lock);
-    __atomic_store_n(&owner, this_cpu, __ATOMIC_RELAXED);
-    depth = held;
-    flushing = false;
-    lock_wake_all(&flushing);
+    stopper = this_cpu;
+    __atomic_store_n(&stopped, true, __ATOMIC_SEQ_CST); /* before it looks who is busy */
+    wait_unlocked(wait);
 }
 
+static void release_others(void)
+{
+    if (!stopped || stopper != this_cpu)
+        return;
+    stopper = NULL;
+    __atomic_store_n(&stopped, false, __ATOMIC_SEQ_CST);
+    lock_wake_all(&stopped);
+}
+
+void tb_stop(void)
+{
+    tb_lock();
+    stop_others(wait_for_callbacks);
+    tb_unlock();
+}
+
+void tb_go_on(void)
+{
+    tb_lock();
+    release_others();
+    tb_unlock();
+}
+
+bool tb_is_stopped(void)
+{
+    return __atomic_load_n(&stopped, __ATOMIC_SEQ_CST) && stopper != this_cpu;
+}
+
+void tb_wait_stopped(void)
+{
+    while (tb_is_stopped())
+        lock_wait(&stopped, true);
+}
+
+/* Blocks of a flushed cache may not be overwritten while a thread runs them. */
 void tb_flush(void)
 {
     tb_lock();
-    wait_for_others();
+    bool is_stopper = stopped && stopper == this_cpu;
+    stop_others(wait_for_cache);
     for (size_t i = 0; i < cache.n; i++)
         forget_superblock(cache.by_host[i]);
     memset(cache.tables->filter, 0, sizeof(cache.tables->filter));
@@ -441,6 +499,8 @@ void tb_flush(void)
     cache.generation++;
     jit_reset();
     qemu_plugin_flush_cb();
+    if (!is_stopper)
+        release_others();
     tb_unlock();
 }
 

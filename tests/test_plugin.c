@@ -47,6 +47,8 @@ static const struct {
     {"control",     "control", ""},
     {"misuse",      "misuse",  ""},
     {"discon",      "discon",  ""},
+    {"stress1",     "stress",  "-O1 -DNAME='\"resets\"'"},
+    {"stress2",     "stress",  "-O1 -DNAME='\"uninstalls\"'"},
     {"clobber",     "clobber", "-O1"},
     {"clobberfull", "clobber", "-O1 -DFULL"},
     {"versions0",   "versions", "-DEMU_PLUGIN_API_VERSION=0"},
@@ -354,6 +356,36 @@ static void test_reset(void **state)
     free_result(&r);
 }
 
+/* Two plugins count in several ways, in one life after the other, until the program ends: while
+ * eight threads run, and others come and go. EMU_STRESS says how often. */
+static void test_stress(void **state)
+{
+    static const char *const modes[][2] = {{"-d", "plugin"}, {"-d", "nochain"}, {"-tb-size", "1M"}};
+    const char *times = getenv("EMU_STRESS");
+    char path[MAX_PATH];
+    struct result native, r;
+
+    (void)state;
+    snprintf(path, sizeof path, "%s/crowd", guest_dir);
+    run_command(&native, (char *[]){path, "3", NULL}, (char *[]){NULL}, plugin_dir, NULL, 60);
+    for (int n = times ? atoi(times) : 1; n > 0; n--)
+        for (size_t i = 0; i < COUNT(modes); i++) {
+            run_emu_at_most(&r,
+                            (const char *const[]){modes[i][0], modes[i][1], "-plugin",
+                                                  "./stress1.so", "-plugin",
+                                                  "./stress2.so,lives=10", "%/crowd", "3", NULL},
+                            NULL, 300);
+            assert_int_equal(r.status, native.status);
+            assert_string_equal(r.out[0], native.out[0]);
+            expect_text("stderr", r.out[1], "uninstalls: uninstalled after 10 lives\n");
+            expect_text("stderr", r.out[1], "resets: ends in life ");
+            if (strstr(r.out[1], "FAILED"))
+                fail_msg("%s", r.out[1]);
+            free_result(&r);
+        }
+    free_result(&native);
+}
+
 /* Callbacks that change all they may change nothing for the guest. */
 static void test_clobber(void **state)
 {
@@ -410,6 +442,29 @@ static uint64_t sum_after(const char *text, const char *label)
         if (sscanf(at + strlen(label), "%*[^\t]\t(%" SCNu64, &n) == 1)
             sum += n;
     return sum;
+}
+
+/* The program ends while threads run: what was counted then is counted in all ways. */
+static void test_end_of_threads(void **state)
+{
+    struct result r;
+    char line[64];
+
+    (void)state;
+    run_emu(&r,
+            (const char *const[]){"-d", "plugin", "-plugin", "libinline.so", "-plugin",
+                                  "libinsn.so,inline=on", "-plugin", "libbb.so", "%/crowd", "1",
+                                  NULL},
+            NULL);
+    assert_int_equal(r.status, 0);
+    uint64_t insns = number_after(r.out[1], "total insns:");
+    snprintf(line, sizeof line, "\ninsn: %" PRIu64 " (per vcpu inline)\n", insns);
+    expect_text("stderr", r.out[1], line);
+    assert_int_equal(number_after(strstr(r.out[1], "Total: bb's"), "insns:"), insns);
+    uint64_t blocks = number_after(r.out[1], "\ntb:");
+    snprintf(line, sizeof line, "\ntb: %" PRIu64 " (per vcpu inline)\n", blocks);
+    expect_text("stderr", r.out[1], line);
+    free_result(&r);
 }
 
 /* Plugins that count the same thing in one run in different ways. */
@@ -1043,6 +1098,8 @@ int main(int argc, char **argv)
         {"GLib", test_glib},
         {"atexit", test_atexit},
         {"reset", test_reset},
+        {"stress", test_stress},
+        {"end of threads", test_end_of_threads},
         {"clobber", test_clobber},
         {"agreement", test_agreement},
         {"execlog", test_execlog},
