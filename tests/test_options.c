@@ -1,4 +1,5 @@
 /* test_options.c: the command line: what is accepted, what is refused and in which words. */
+#include "emu.h"
 #include "run.h"
 
 #include <setjmp.h>
@@ -62,6 +63,13 @@ static const struct row rows[] = {
     {"EMU_ over QEMU_",   {ENVIRONMENT}, {"QEMU_ARGV0=/q", "EMU_ARGV0=/e"}, 0, "argv[0] = /e\n", ""},
     {"argv over both",    {"-0", "/a", ENVIRONMENT}, {"QEMU_ARGV0=/q", "EMU_ARGV0=/e"}, 0,
                           "argv[0] = /a\n", ""},
+    {"guest's fault",     {"@die", "segv"}, {0}, SIGSEGV, "by segv\n",
+                          "emu: uncaught target signal 11 (Segmentation fault), address 0x8, at 0x"},
+    {"its instruction",   {"@die", "segv"}, {0}, SIGSEGV, "by segv\n", ": movb $1, 8 (bytes c6 04 25 08 00 00 00 01)\n"},
+    {"emu's own fault",   {"@wild"}, {0}, SIGSEGV, "",
+                          "emu: internal error: version " EMU_VERSION ", signal 11 (Segmentation fault) at host pc 0x"},
+    {"on the way to",     {"@wild"}, {0}, SIGSEGV, "", "last guest pc in C 0x402000 (bytes 0f 0b 90 90 90 "
+                          "90 90 90 90 90 90 90 90 90 90): this is a fault of emu, not of the program\n"},
     {"-s",                {"-s", "1M", HELLO}, {0}, 7 << 8, "hello", "and on stderr\n"},
     {"-s bad",            {"-s", "many", HELLO}, {0}, FAILS, "", "bad size 'many' for option 's'"},
     {"-s 0",              {"-s", "0", HELLO}, {0}, FAILS, "", "bad size '0' for option 's'"},
