@@ -43,7 +43,7 @@ static const struct {
     {"crash",       "broken",  "-DCRASH"},
     {"glib",        "glib",    ""},
     {"order1",      "order",   "-DNAME='\"first\"'"},
-    {"order2",      "order",   "-DNAME='\"second\"'"},
+    {"order2",      "order",   "-DNAME='\"second\"' -DANSWER=1234"},
     {"control",     "control", ""},
     {"misuse",      "misuse",  ""},
     {"discon",      "discon",  ""},
@@ -101,6 +101,15 @@ static void expect_text(const char *what, const char *text, const char *wanted)
     bool ok = !wanted || (*wanted ? strstr(text, wanted) != NULL : !*text);
     if (!ok)
         fail_msg("%s is\n%s\nand lacks\n%s", what, text, wanted);
+}
+
+/* How often the text occurs. */
+static size_t count_text(const char *text, const char *wanted)
+{
+    size_t n = 0;
+    for (; (text = strstr(text, wanted)); text += strlen(wanted))
+        n++;
+    return n;
 }
 
 static char *read_command(const char *format, const char *arg)
@@ -199,7 +208,7 @@ static const struct row rows[] = {
     {"missing guest",  {"-plugin", "./args.so", "/nonexistent"}, NULL, FAILS, "args" TARGET "\nemu: /nonexistent"},
 
     {"order",          {"-plugin", "./order1.so", "-plugin", "./order2.so", PROGRAM}, NULL, HELLO,
-                       "second: init 0\nfirst: init 0\nsecond: tb 1\nsecond: tb 2\nfirst: tb 1\nfirst: tb 2\n"
+                       "second: init 0 of 1, live 0\nfirst: init 0 of 1, live 0\nsecond: tb 1\nsecond: tb 2\nfirst: tb 1\nfirst: tb 2\n"
                        "second: insn 1\nsecond: insn 2\nfirst: insn 1\nfirst: insn 2\nsecond: insn 2nd\nfirst: insn 2nd\n"},
     {"filter",         {"-plugin", "./control.so,filter=on", PROGRAM}, NULL, HELLO, "and on stderr\ncontrol ends\n"},
     {"set_pc",         {"-plugin", "./control.so,skip=on", PROGRAM}, NULL, 42 << 8, "control ends\n"},
@@ -343,6 +352,73 @@ static void test_atexit(void **state)
     }
 }
 
+/* Every signal that ends the process. */
+static void test_fatal_signals(void **state)
+{
+    static const int harmless[] = {
+        SIGCHLD, SIGCONT, SIGURG,  SIGWINCH, SIGSTOP, SIGTSTP,
+        SIGTTIN, SIGTTOU, SIGKILL, 32,       33}; /* those two are libc's */
+    struct result r;
+    char number[8];
+
+    (void)state;
+    for (int sig = 1; sig <= 64; sig++) {
+        bool ends = true;
+        for (size_t i = 0; i < COUNT(harmless); i++)
+            ends &= sig != harmless[i];
+        if (!ends)
+            continue;
+        snprintf(number, sizeof number, "%d", sig);
+        run_emu(&r,
+                (const char *const[]){"-plugin", "./args.so", "%/lives", "signal", number, NULL},
+                NULL);
+        assert_int_equal(r.status & 0x7f, sig);
+        if (count_text(r.out[1], "args ends\n") != 1)
+            fail_msg("signal %d: atexit did not run once:\n%s", sig, r.out[1]);
+        free_result(&r);
+    }
+}
+
+/* Who is called, and after whom, while threads come and go by QEMU's numbers: the plugin loaded
+ * last first, and no filter behind one that has answered. */
+static void test_order(void **state)
+{
+    static const char *const events[] = {
+        "init 1 of 2, live 0 1",
+        "init 2 of 3, live 0 1 2",
+        "exit 1 of 3, live 0 1 2",
+        "init 3 of 4, live 0 2 3",
+        "exit 2 of 4, live 0 2 3",
+        "exit 3 of 4, live 0 3",
+        "init 1 of 4, live 0 1",
+        "exit 1 of 4, live 0 1",
+        "syscall by 0: 11 12 13 14 15 16 0 0",
+        "returned 1234",
+        "end",
+    };
+    char wanted[2048];
+    size_t n = 0;
+    struct result r;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(events); i++) {
+        if (!strcmp(events[i], "returned 1234"))
+            n += (size_t)snprintf(wanted + n, sizeof wanted - n, "second: filter\n");
+        n += (size_t)snprintf(wanted + n, sizeof wanted - n, "second: %s\nfirst: %s\n", events[i],
+                              events[i]);
+    }
+    run_emu(&r,
+            (const char *const[]){"-plugin", "./order1.so", "-plugin", "./order2.so", "%/lives",
+                                  "exec", NULL},
+            NULL);
+    assert_int_equal(r.status, 0);
+    const char *at = strstr(r.out[1], "second: init 1");
+    assert_non_null(at);
+    assert_string_equal(at, wanted); /* the end comes before exec, and once */
+    assert_string_equal(r.out[0], "result 1234, 0\n");
+    free_result(&r);
+}
+
 static void test_reset(void **state)
 {
     struct result r;
@@ -420,15 +496,6 @@ static uint64_t number_after(const char *text, const char *label)
     const char *at = strstr(text, label);
     if (!at || sscanf(at + strlen(label), " %" SCNu64, &n) != 1)
         fail_msg("no number after '%s' in\n%s", label, text);
-    return n;
-}
-
-/* How often the text occurs. */
-static size_t count_text(const char *text, const char *wanted)
-{
-    size_t n = 0;
-    for (; (text = strstr(text, wanted)); text += strlen(wanted))
-        n++;
     return n;
 }
 
@@ -1077,7 +1144,7 @@ static void test_drcov_fork(void **state)
 /* An argument chooses tests by a pattern of their names. */
 int main(int argc, char **argv)
 {
-    struct CMUnitTest tests[COUNT(rows) + 32] = {{0}};
+    struct CMUnitTest tests[COUNT(rows) + 40] = {{0}};
     size_t n = 0;
 
     if (argc > 1)
@@ -1097,6 +1164,8 @@ int main(int argc, char **argv)
         {"misuse", test_misuse},
         {"GLib", test_glib},
         {"atexit", test_atexit},
+        {"fatal signals", test_fatal_signals},
+        {"order of events", test_order},
         {"reset", test_reset},
         {"stress", test_stress},
         {"end of threads", test_end_of_threads},

@@ -73,6 +73,39 @@ static void vcpu_tb_count(unsigned vcpu, void *userdata)
 }
 #endif
 
+#if V >= 3
+/* Comparisons are unsigned: with the largest number, and with equal ones. Blocks set the number
+ * that conditions of their instructions look at. */
+static const uint64_t operands[][2] = {{UINT64_MAX, 1}, {1, UINT64_MAX}, {7, 7}};
+enum { CONDS = 6, CASES = 3 }; /* EQ NE LT LE GT GE */
+static qemu_plugin_u64 compared;
+static uint64_t tried[CASES], held[CASES][CONDS];
+
+static void instrument_conditions(struct qemu_plugin_insn *insn)
+{
+    const enum qemu_plugin_cb_flags flags = QEMU_PLUGIN_CB_NO_REGS;
+    for (int i = 0; i < CASES; i++) {
+        qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(insn, QEMU_PLUGIN_INLINE_STORE_U64,
+                                                            compared, operands[i][0]);
+        qemu_plugin_register_vcpu_insn_exec_cb(insn, vcpu_tb_count, flags, &tried[i]);
+        for (int c = 0; c < CONDS; c++)
+            qemu_plugin_register_vcpu_insn_exec_cond_cb(
+                insn, vcpu_tb_count, flags, (enum qemu_plugin_cond)(QEMU_PLUGIN_COND_EQ + c),
+                compared, operands[i][1], &held[i][c]);
+    }
+}
+
+static void check_conditions(void)
+{
+    for (int i = 0; i < CASES; i++) {
+        uint64_t a = operands[i][0], b = operands[i][1];
+        const bool wanted[CONDS] = {a == b, a != b, a<b, a <= b, a> b, a >= b};
+        for (int c = 0; c < CONDS; c++)
+            check("unsigned conditions", tried[i] && held[i][c] == (wanted[c] ? tried[i] : 0));
+    }
+}
+#endif
+
 static void vcpu_tb_exec(unsigned vcpu, void *userdata)
 {
     check("tb exec", vcpu == 0 && userdata == &marker);
@@ -200,7 +233,15 @@ static void vcpu_mem(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t vaddr, 
     unsigned shift = qemu_plugin_mem_size_shift(info);
     check("mem", vcpu == 0 && userdata == &marker && vaddr);
     check("size", shift <= 4);
-    check("no hwaddr", !qemu_plugin_get_hwaddr(info, vaddr));
+    const struct qemu_plugin_hwaddr *hw = qemu_plugin_get_hwaddr(info, vaddr);
+    check("no hwaddr", !hw && !qemu_plugin_hwaddr_is_io(hw));
+#if V == 0
+    check("no device offset", !qemu_plugin_hwaddr_device_offset(hw));
+#else
+    check("no physical address", !qemu_plugin_hwaddr_phys_addr(hw) &&
+                                     !strcmp(qemu_plugin_hwaddr_device_name(hw), "Invalid"));
+#endif
+    check("not sign-extended", shift < 3 || !qemu_plugin_mem_is_sign_extended(info));
     check("little endian", !qemu_plugin_mem_is_big_endian(info));
     called[2]++;
 #if V >= 4
@@ -269,6 +310,10 @@ static void instrument_insn(struct qemu_plugin_insn *insn)
 #else
     qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(insn, add, entry[1], 1);
     qemu_plugin_register_vcpu_mem_inline_per_vcpu(insn, rw, add, entry[2], 1);
+#endif
+#if V >= 3
+    if (qemu_plugin_insn_vaddr(insn) % 16 == 0)
+        instrument_conditions(insn);
 #endif
 #if V >= 5
     qemu_plugin_register_vcpu_insn_exec_cb(insn, vcpu_insn_no_regs, QEMU_PLUGIN_CB_NO_REGS, NULL);
@@ -341,6 +386,19 @@ static void vcpu_syscall_ret(ID_ unsigned vcpu, int64_t num, int64_t ret _UD)
         check("bytes written", ret > 0 && ret < 100);
 }
 
+#if V >= 5
+#if V >= 7
+static void vcpu_discon(unsigned vcpu, enum qemu_plugin_discon_type type, uint64_t from,
+                        uint64_t to, void *userdata)
+#else
+static void vcpu_discon(qemu_plugin_id_t id, unsigned vcpu, enum qemu_plugin_discon_type type,
+                        uint64_t from, uint64_t to)
+#endif
+{
+    check("discon", SHAPE_OK && vcpu == 0 && type == QEMU_PLUGIN_DISCON_INTERRUPT && from && to);
+}
+#endif
+
 #if V >= 6
 #if V >= 7
 static bool vcpu_filter(unsigned vcpu, int64_t num, uint64_t a1, uint64_t a2, uint64_t a3,
@@ -363,6 +421,18 @@ static void flushed(UD)
     check("flush", SHAPE_OK);
 }
 
+#if V >= 5
+static void check_physical(void)
+{
+    uint64_t physical;
+    check("no physical memory", qemu_plugin_read_memory_hwaddr(0, &buffer.array, 8) ==
+                                        QEMU_PLUGIN_HWADDR_OPERATION_ERROR &&
+                                    qemu_plugin_write_memory_hwaddr(0, &buffer.array) ==
+                                        QEMU_PLUGIN_HWADDR_OPERATION_ERROR &&
+                                    !qemu_plugin_translate_vaddr(4096, &physical));
+}
+#endif
+
 static void check_counts(void)
 {
 #if V <= 1
@@ -372,10 +442,16 @@ static void check_counts(void)
     for (int i = 0; i < 3; i++)
         check("inline counts", called[i] && called[i] == qemu_plugin_u64_sum(entry[i]));
     check("find", *(uint64_t *)qemu_plugin_scoreboard_find(score, 0) == called[0]);
+    qemu_plugin_u64_add(entry[0], 0, 5);
+    check("u64", qemu_plugin_u64_get(entry[0], 0) == called[0] + 5);
+    qemu_plugin_u64_set(entry[0], 0, 1);
+    check("u64 set", qemu_plugin_u64_sum(entry[0]) == 1);
 #endif
 #if V >= 3
     check("cond counts", odd_blocks == called[0] / 2 && !never && always == called[0]);
     check("no time control", !qemu_plugin_request_time_control());
+    qemu_plugin_update_ns(NULL, 1);
+    check_conditions();
 #endif
 }
 
@@ -386,6 +462,9 @@ static void plugin_exit(qemu_plugin_id_t id, void *userdata)
 #endif
 {
     check("atexit", SHAPE_OK && userdata == &marker);
+#if V >= 5
+    check_physical();
+#endif
     check_counts();
     for (int i = 0; i < MAX_CHECKS && checks[i].name; i++)
         fprintf(stderr, "%s %s\n", checks[i].name, checks[i].bad ? "FAILED" : "ok");
@@ -406,6 +485,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
 #endif
 #if V >= 3
     phase = qemu_plugin_scoreboard_u64(qemu_plugin_scoreboard_new(sizeof(uint64_t)));
+    compared = qemu_plugin_scoreboard_u64(qemu_plugin_scoreboard_new(sizeof(uint64_t)));
 #endif
 #if V >= 1
     bool on = false, off = true;
@@ -418,6 +498,9 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     qemu_plugin_register_vcpu_tb_trans_cb(id, REG(vcpu_tb_trans));
     qemu_plugin_register_vcpu_syscall_cb(id, REG(vcpu_syscall));
     qemu_plugin_register_vcpu_syscall_ret_cb(id, REG(vcpu_syscall_ret));
+#if V >= 5
+    qemu_plugin_register_vcpu_discon_cb(id, QEMU_PLUGIN_DISCON_ALL, REG(vcpu_discon));
+#endif
 #if V >= 6
     qemu_plugin_register_vcpu_syscall_filter_cb(id, REG(vcpu_filter));
 #endif
