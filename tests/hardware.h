@@ -204,17 +204,25 @@ static void print_bytes(const char *what, const uint8_t *bytes, size_t len, cons
     printf("  %s\n", name);
 }
 
-/* Processors that take an undefined encoding for as long as its opcode's others raise #GP if that
- * is over 15 bytes: #UD is seen with fewer prefixes, if what is left is as undefined. */
+/* Processors that take an undefined encoding for as long as its opcode's others, or look at LOCK
+ * last, raise #GP if that is over 15 bytes: #UD is seen without those prefixes that it does not
+ * need to be undefined. */
 static bool is_undefined_when_shorter(const struct insn *in, const uint8_t *bytes)
 {
-    for (unsigned skip = 1; skip <= in->prefix_len; skip++) {
+    uint8_t now[15];
+    unsigned needed = 0;
+    memcpy(now, bytes, sizeof now);
+    for (unsigned i = 0; i < in->prefix_len; i++) {
         uint8_t shorter[15] = {0};
         struct insn rest;
-        memcpy(shorter, bytes + skip, sizeof shorter - skip);
-        if (decode(&rest, shorter, sizeof shorter, 0) != DECODE_OK || rest.kind != INSN_ILLEGAL)
-            return false;
-        if (run(shorter, sizeof shorter, &zero) == UNDEFINED)
+        memcpy(shorter, now, needed);
+        memcpy(shorter + needed, now + needed + 1, sizeof now - needed - 1);
+        if (decode(&rest, shorter, sizeof shorter, 0) != DECODE_OK || rest.kind != INSN_ILLEGAL) {
+            needed++;
+            continue;
+        }
+        memcpy(now, shorter, sizeof now);
+        if (run(now, sizeof now, &zero) == UNDEFINED)
             return true;
     }
     return false;
