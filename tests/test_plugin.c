@@ -534,6 +534,23 @@ static void test_end_of_threads(void **state)
     free_result(&r);
 }
 
+/* Functions of every module have names: the program's, those of what it loads, and of libc. */
+static void test_modules(void **state)
+{
+    static const char *const names[] = {",main,0x", ",answer,0x", ",dlopen,0x"};
+    struct result r;
+
+    (void)state;
+    run_emu(&r,
+            (const char *const[]){"-d", "plugin", "-plugin",
+                                  "libmem.so,callback=on,print-accesses=on", "%/load", NULL},
+            NULL);
+    assert_int_equal(r.status, 0);
+    for (size_t i = 0; i < COUNT(names); i++)
+        assert_non_null(strstr(r.out[1], names[i]));
+    free_result(&r);
+}
+
 /* Plugins that count the same thing in one run in different ways. */
 static void test_agreement(void **state)
 {
@@ -1170,6 +1187,7 @@ int main(int argc, char **argv)
         {"stress", test_stress},
         {"end of threads", test_end_of_threads},
         {"clobber", test_clobber},
+        {"modules", test_modules},
         {"agreement", test_agreement},
         {"execlog", test_execlog},
         {"howvec", test_howvec},

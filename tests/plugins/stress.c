@@ -18,6 +18,7 @@ struct life {
     uint64_t heavy[VCPUS], light[VCPUS]; /* blocks: a call that looks around, one that counts */
     uint64_t insns[VCPUS], accesses[VCPUS];
     void *element[VCPUS]; /* of the scoreboard: it never moves */
+    unsigned flushes;
     struct qemu_plugin_scoreboard *score;
     qemu_plugin_u64 some_blocks, blocks, block_insns, each_insn, loads_and_stores;
 };
@@ -64,9 +65,12 @@ static void check_counts(void)
     }
 }
 
+/* Ends by reset or uninstall: the flush that is part of it came first. */
 static void end_life(void)
 {
     check_counts();
+    if (!life->flushes)
+        fail("flush");
     qemu_plugin_scoreboard_free(life->score);
     mprotect(life, sizeof *life, PROT_NONE);
     life = NULL;
@@ -174,6 +178,11 @@ static void vcpu_init(unsigned vcpu, void *userdata)
         fail("life of a thread");
 }
 
+static void flushed(void *userdata)
+{
+    ((struct life *)userdata)->flushes++;
+}
+
 static void plugin_exit(void *userdata)
 {
     if (userdata != life)
@@ -187,6 +196,7 @@ static void register_all(void)
     qemu_plugin_register_vcpu_init_cb(my_id, vcpu_init, life);
     qemu_plugin_register_vcpu_tb_trans_cb(my_id, vcpu_tb_trans, life);
     qemu_plugin_register_vcpu_syscall_cb(my_id, vcpu_syscall, life);
+    qemu_plugin_register_flush_cb(my_id, flushed, life);
     qemu_plugin_register_atexit_cb(my_id, plugin_exit, life);
 }
 
