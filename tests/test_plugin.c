@@ -598,6 +598,39 @@ static void test_execlog(void **state)
     free_result(&r);
 }
 
+/* Reports that list what another line counts. */
+static void test_sums(void **state)
+{
+    struct result r;
+    uint64_t reads, writes, regions = 0, pages = 0;
+    unsigned readers, writers;
+    char seen[6];
+
+    (void)state;
+    run_emu(&r,
+            (const char *const[]){"-d", "plugin", "-plugin",
+                                  "libmem.so,callback=on,region-summary=on", "-plugin",
+                                  "libhotpages.so", "-plugin",
+                                  "libinsn.so,match=call,match=ret,trace=on", "%/branches", NULL},
+            NULL);
+    assert_int_equal(r.status, 0);
+    expect_text("stderr", r.out[1], "\nRegion Base, Reads, Writes, Seen all\n0x");
+    for (const char *line = r.out[1]; line; line = strchr(line, '\n'), line += line != NULL)
+        if (sscanf(line, "0x%*x, %" SCNu64 ", %" SCNu64 ", %5[a-z]", &reads, &writes, seen) == 3)
+            regions += reads + writes;
+        else if (sscanf(line, "0x%*x, 0x%x, %" SCNu64 ", 0x%x, %" SCNu64, &readers, &reads,
+                        &writers, &writes) == 4)
+            pages += reads + writes;
+    uint64_t accesses = number_after(r.out[1], "mem accesses:");
+    assert_in_range(accesses, 100, 1000000);
+    assert_int_equal(regions, accesses);
+    assert_int_equal(pages, accesses);
+    assert_int_equal(count_text(r.out[1], ", 'call") + count_text(r.out[1], ", 'ret"),
+                     number_after(r.out[1], "Match: call, hits") +
+                         number_after(r.out[1], "Match: ret, hits"));
+    free_result(&r);
+}
+
 /* The classes of instructions, of which each counts only its own. */
 static void test_howvec(void **state)
 {
@@ -1190,6 +1223,7 @@ int main(int argc, char **argv)
         {"modules", test_modules},
         {"agreement", test_agreement},
         {"execlog", test_execlog},
+        {"sums", test_sums},
         {"howvec", test_howvec},
         {"calltrace", test_calltrace},
         {"syscall", test_syscall_plugin},
