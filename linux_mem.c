@@ -98,14 +98,26 @@ static int64_t map_memory(const uint64_t *arg, uint64_t size)
     return ret;
 }
 
+/* Where there is nothing the kernel knows that: emu would have to read the host's mappings, for
+ * which libc may need memory, and find it right there. */
+static int64_t map_fixed(const uint64_t *arg, uint64_t size)
+{
+    uint64_t call[6];
+
+    memcpy(call, arg, sizeof call);
+    call[3] = (arg[3] & ~(uint64_t)MAP_FIXED) | MAP_FIXED_NOREPLACE;
+    int64_t ret = map_memory(call, size);
+    if (ret != -EEXIST || arg[3] & MAP_FIXED_NOREPLACE)
+        return ret;
+    return is_refused(arg[0], arg[1]) ? -ENOMEM : map_memory(arg, size);
+}
+
 bool mem_mmap(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
 {
     (void)cpu;
     mem_lock();
-    if ((arg[3] & MAP_FIXED) && is_refused(arg[0], arg[1]))
-        *ret = -ENOMEM;
-    else
-        *ret = map_memory(arg, mapping_size(arg[1], arg[3]));
+    uint64_t size = mapping_size(arg[1], arg[3]);
+    *ret = arg[3] & MAP_FIXED ? map_fixed(arg, size) : map_memory(arg, size);
     mem_unlock();
     return true;
 }
