@@ -557,7 +557,7 @@ enum { MAX_LEN = 15, MAP_3DNOW = 15 };
 /* Bytes that may be looked at before the length is known: 14 prefixes and the longest rest. */
 enum { READ_AHEAD = 40 };
 /* What makes every instruction special. */
-enum { PREFIX_REFINES = PREFIX_LOCK | PREFIX_67 | PREFIX_GS };
+enum { PREFIX_REFINES = PREFIX_LOCK | PREFIX_67 | PREFIX_FS | PREFIX_GS };
 
 /* The state of decoding. Only functions that are inlined take its address: it stays in registers.
  */
@@ -1126,6 +1126,8 @@ static void describe_segment(struct insn *in, const struct opcode *row)
     unsigned seg = in->reg & 7;
     if (seg == 5)
         in->flags |= INSN_SETS_GS;
+    if (seg == 4 && load)
+        in->flags |= INSN_SETS_FS;
     if (load && seg < 4)
         in->flags |= INSN_ENDS_TB;
 }
@@ -1153,8 +1155,8 @@ static inline void add_prefix_flags(struct insn *in, const struct fields *f)
     if (in->evex & EVEX_AAA)
         in->flags |= INSN_USES_MASK;
     for (unsigned i = 0; i < in->nmem; i++)
-        if (in->mem[i].seg == SEG_GS)
-            in->flags |= INSN_USES_GS;
+        if (in->mem[i].seg != SEG_NONE)
+            in->flags |= in->mem[i].seg == SEG_GS ? INSN_USES_GS : INSN_USES_FS;
 }
 
 /* Kind, registers, flags and implicit operands, when all bytes are known. */

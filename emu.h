@@ -255,6 +255,8 @@ enum insn_flag {
     INSN_USES_MASK = 1 << 9, /* touches k0-k7 */
     INSN_USES_X87 = 1 << 10, /* touches the x87 or MMX stack */
     INSN_BRANCH_REL = 1 << 11, /* a relative target that is not a plain branch (xbegin) */
+    INSN_USES_FS = 1 << 12,    /* reads or writes memory through %fs */
+    INSN_SETS_FS = 1 << 13,    /* mov, pop or lfs to %fs */
 };
 
 enum insn_encoding { ENC_LEGACY, ENC_VEX, ENC_EVEX, ENC_XOP };
@@ -594,6 +596,8 @@ bool jit_runs_page(uint64_t host_pc, uint64_t address);
 /* Size of the state that signal frames carry besides the general registers, in xsave's standard
  * form, tiles aside; *components: its bits of XCR0, 0: a processor without xsave. */
 uint32_t jit_vector_state(uint64_t *components);
+/* True if in may be left to C code though others of its block follow. */
+bool jit_may_leave(const struct insn *in);
 /* Makes the calling thread able to run generated code for cpu: %gs, features. */
 void jit_attach(struct cpu *cpu);
 /* Host address at which generated code goes on at cpu->pc with all registers live. */

@@ -1,9 +1,9 @@
 /* entry_x86_64.S: the way into generated code and out of it.
  *
- * Generated code runs with all guest registers live, %fs the guest's and %gs:0 the struct cpu.
+ * Generated code runs with all guest registers live, %gs:0 the struct cpu, and %fs the guest's if
+ * there is FSGSBASE.
  * C runs on the thread's own stack with the host's %fs, but for what follows an exit that asks for
- * nothing but code: the guest's stays there until jit_use_libc(), as a change of %fs may take a
- * system call. Every exit stores the guest's state to the cpu and returns from jit_enter() with an
+ * nothing but code: the guest's stays there until jit_use_libc(). Every exit stores the guest's state to the cpu and returns from jit_enter() with an
  * exit reason; plugin callbacks (jit_call_*) save, call and resume without leaving jit_enter().
  *
  * Nothing here may touch the guest's stack. signal.c knows the ranges between the exported
@@ -97,7 +97,8 @@ save_xmm:
     .endr
     ret
 
-/* Without FSGSBASE the guest's base is what its arch_prctl calls set. */
+/* Without FSGSBASE the host's base stays (jit_x86_64.c), and the guest's is what its arch_prctl
+ * calls set. */
     .type jit_load_host_fs, @function
 jit_load_host_fs:
     testb $FEATURE_FSGSBASE, CPU_FEATURES(%rbx)
@@ -106,25 +107,18 @@ jit_load_host_fs:
     mov %rax, CPU_FS_BASE(%rbx)
     mov CPU_HOST_FS(%rbx), %rax
     wrfsbase %rax
-    ret
-1:  mov CPU_HOST_FS(%rbx), %rsi
-    jmp set_fs
+1:  ret
 
     .type jit_load_guest_fs, @function
 jit_load_guest_fs:
     testb $1, CPU_BARE(%rbx)
     movb $0, CPU_BARE(%rbx)
     jnz 1f
-    mov CPU_FS_BASE(%rbx), %rsi
     testb $FEATURE_FSGSBASE, CPU_FEATURES(%rbx)
-    jz set_fs
-    wrfsbase %rsi
+    jz 1f
+    mov CPU_FS_BASE(%rbx), %rax
+    wrfsbase %rax
 1:  ret
-set_fs:
-    mov $0x1002, %edi           /* ARCH_SET_FS */
-    mov $158, %eax              /* arch_prctl */
-    syscall
-    ret
 
 /* void jit_use_libc(struct cpu *cpu) */
     .globl jit_use_libc
@@ -472,37 +466,14 @@ signal_entry:
     rdfsbase %r12
     mov CPU_HOST_FS(%rbx), %rax
     wrfsbase %rax
-    mov %r12, %rcx
     call signal_handle
     wrfsbase %r12
     add $8, %rsp
     pop %r12
     pop %rbx
     ret
-1:  push %rdi
-    push %rsi
-    push %rdx
-    sub $8, %rsp
-    mov $0x1003, %edi           /* ARCH_GET_FS */
-    mov %rsp, %rsi
-    mov $158, %eax
-    syscall
-    mov (%rsp), %r12
-    mov CPU_HOST_FS(%rbx), %rsi
-    cmp %rsi, %r12
-    je 2f
-    call set_fs
-2:  add $8, %rsp
-    pop %rdx
-    pop %rsi
-    pop %rdi
-    mov %r12, %rcx
-    call signal_handle
-    mov %r12, %rsi
-    cmp CPU_HOST_FS(%rbx), %rsi
-    je 3f
-    call set_fs
-3:  add $8, %rsp
+1:  call signal_handle
+    add $8, %rsp
     pop %r12
     pop %rbx
     ret

@@ -3,8 +3,10 @@
  * Knows the guest ISA and, through emit_x86_64.h, the host's. Must not know about the kernel,
  * plugins' internals, or which blocks exist (translate.c and tb.c).
  *
- * Copy is the default: guest registers, flags, stack and %fs are the host's. What is not copied
- * is named here: branches, syscalls, %gs, rip-relative operands out of reach, traps.
+ * Copy is the default: guest registers, flags and stack are the host's. What is not copied is named
+ * here: branches, syscalls, %gs, rip-relative operands out of reach, traps. %fs is the guest's
+ * where the processor may change it (FSGSBASE); a system call at every way to C and back would cost
+ * more than to address the guest's %fs operands as its %gs ones.
  *
  * Spill slots, at gs:[CPU_SLOT + 8 n]:
  *   0  rcx around an indirect branch or a syscall
@@ -72,7 +74,7 @@ enum roll_rule {
     ROLL_RETURN,    /* the push of a return faulted; it is made but for the pop; rcx in slot 0 */
     ROLL_POPPED,    /* the same behind the pop */
     ROLL_DROP,      /* the same as ROLL_BACK, with a host return address still to drop */
-    ROLL_SOURCE,    /* the same as ROLL_BACK, with the %gs base still in rsi */
+    ROLL_SOURCE,    /* the same as ROLL_BACK, with the base in slot 3 still in rsi */
     ROLL_CALL,      /* the host call whose dead push faulted; the branch is made but for the pc */
     ROLL_NEXT,      /* the instruction is done, pc is the next one's; rcx too (syscall) */
     ROLL_PLUGIN,    /* a fault here is a plugin's */
@@ -132,6 +134,9 @@ static struct light {
 } lights[MAX_LIGHTS];
 static size_t n_lights;
 
+/* Segments of the guest that are not the processor's: INSN_USES_GS, perhaps INSN_USES_FS. */
+static unsigned moved_segments;
+
 static struct unit replay_unit;
 static uint8_t replay_code[1 << 20];
 
@@ -162,6 +167,11 @@ static bool has_fast_pext(void)
     return b != signature_AMD_ebx || family >= 0x19;
 }
 
+static bool has_fsgsbase(void)
+{
+    return getauxval(AT_HWCAP2) & 2;
+}
+
 void jit_init(void)
 {
     static const char *const targets[PAD_COUNT] = {
@@ -186,6 +196,7 @@ void jit_init(void)
         emit_jmp_far(&e, (uintptr_t)targets[i]);
     }
     memset((void *)ROUTES, linux_syscall_route(UNKNOWN_SYSCALL), ROUTE_COUNT);
+    moved_segments = has_fsgsbase() ? INSN_USES_GS : INSN_USES_GS | INSN_USES_FS;
     for (int nr = 0; nr < UNKNOWN_SYSCALL; nr++)
         ((uint8_t *)ROUTES)[nr] = linux_syscall_route(nr);
     cache.start = map_low(LOW_CACHE, opt.tb_size, PROT_READ | PROT_WRITE | PROT_EXEC);
@@ -418,9 +429,19 @@ static void emit_lea_operand(struct emit *e, int reg, const struct mem_op *m, bo
     emit_u32(e, (uint32_t)m->disp);
 }
 
-static bool has_fsgsbase(void)
+static bool uses_moved(const struct insn *in)
 {
-    return getauxval(AT_HWCAP2) & 2;
+    return in->flags & moved_segments;
+}
+
+static int32_t moved_base(const struct insn *in)
+{
+    return in->flags & INSN_USES_GS ? CPU_GS_BASE : CPU_FS_BASE;
+}
+
+static bool is_segment_prefix(const struct insn *in, uint8_t byte)
+{
+    return byte == PREFIX_GS || (byte == PREFIX_FS && uses_moved(in));
 }
 
 /* reg = linear address of an operand, flags kept; second is clobbered for %fs and %gs operands. */
@@ -435,7 +456,7 @@ static void emit_address(struct emit *e, int reg, int second, const struct insn 
         emit_lea_operand(e, reg, m, in->flags & INSN_ADDR32 && !(m->flags & MEM_STACK));
     if (m->seg == SEG_NONE)
         return;
-    if (m->seg == SEG_FS && has_fsgsbase())
+    if (m->seg == SEG_FS && !(moved_segments & INSN_USES_FS))
         emit_rdfsbase(e, second);
     else
         emit_load_gs(e, second, m->seg == SEG_GS ? CPU_GS_BASE : CPU_FS_BASE);
@@ -450,14 +471,14 @@ static unsigned operand_end(const struct insn *in)
 }
 
 /* Copies prefixes, escape and opcode with the extension bit of the operand's base cleared (REX.B,
- * VEX.B, EVEX.B) and without a %gs prefix. */
+ * VEX.B, EVEX.B) and without the prefix of a moved segment. */
 static void emit_head(struct emit *e, const struct insn *in, const uint8_t *code)
 {
     unsigned i = 0;
     for (; i < in->prefix_len; i++) {
         if (in->rex && i + 1 == in->prefix_len)
             emit_u8(e, code[i] & ~1u);
-        else if (code[i] != PREFIX_GS)
+        else if (!is_segment_prefix(in, code[i]))
             emit_u8(e, code[i]);
     }
     bool has_b = code[i] == 0xc4 || code[i] == 0x62 || code[i] == 0x8f;
@@ -486,52 +507,96 @@ static void emit_with_base(struct emit *e, const struct insn *in, const uint8_t 
     e->p += in->len - end;
 }
 
-/* Operands that cannot be copied: %gs, or rip-relative and out of reach. */
+/* A mov to a register that can hold its operand's base until then: no other has to be found. */
+static bool is_load_of_base(const struct insn *in)
+{
+    return in->map == 0 && in->opcode == 0x8b && in->opsize >= 4 && in->reg < 8 &&
+           in->reg != GPR_RSP && !(in->regs_read >> in->reg & 1);
+}
+
+/* Operands that cannot be copied: of a moved segment, or rip-relative and out of reach. */
 static void lower_with_scratch(struct lower *l, const struct insn *in, const uint8_t *code)
 {
     struct emit *e = &l->e;
-    int base = pick_scratch(in, REG_NONE);
+    bool load = is_load_of_base(in);
+    int base = load ? in->reg : pick_scratch(in, REG_NONE);
     int32_t disp = 0;
     spill(l, base, 2);
     if (in->rip_relative) {
         emit_mov_imm(e, base, rip_target(in, code));
-        if (in->flags & INSN_USES_GS) {
+        if (uses_moved(in)) {
             int second = pick_scratch(in, base);
             spill(l, second, 3);
-            emit_load_gs(e, second, CPU_GS_BASE);
+            emit_load_gs(e, second, moved_base(in));
             emit_lea_index(e, base, base, second);
             restore(l);
         }
     } else {
         const struct mem_op *m = modrm_operand(in);
-        emit_load_gs(e, base, CPU_GS_BASE);
+        emit_load_gs(e, base, moved_base(in));
         if (m->base != REG_NONE)
             emit_lea_index(e, base, m->base, base);
         disp = m->disp;
     }
     emit_with_base(e, in, code, base, disp);
     e->now.pc = in->pc + in->len;
+    if (load)
+        e->now.n_spilled--;
+    else
+        restore(l);
+}
+
+/* The same where the address is more than base, index and displacement (movabs, or cut to 32
+ * bits). ModRM becomes [base]; of movabs the opcode with ModRM is the one that this changes to. */
+static void lower_with_address(struct lower *l, const struct insn *in, const uint8_t *code)
+{
+    enum { MOVABS_TO_MOV = 0xa0 ^ 0x8a };
+    struct emit *e = &l->e;
+    bool movabs = in->mem[0].flags & MEM_ABS64;
+    const struct mem_op *m = movabs ? in->mem : modrm_operand(in);
+    int base = pick_scratch(in, REG_NONE), second = pick_scratch(in, base);
+    unsigned end = movabs ? in->len : operand_end(in);
+    spill(l, base, 2);
+    spill(l, second, 3);
+    emit_address(e, base, second, in, m);
+    restore(l);
+    emit_mark(e);
+    if (movabs) {
+        for (unsigned i = 0; i < in->prefix_len; i++)
+            if (!is_segment_prefix(in, code[i]) && code[i] != PREFIX_A32)
+                emit_u8(e, code[i]);
+        emit_u8(e, in->opcode ^ MOVABS_TO_MOV);
+    } else {
+        emit_head(e, in, code);
+    }
+    emit_u8(e, 0x80 | (in->modrm & 0x38) | (unsigned)base);
+    emit_u32(e, 0);
+    memcpy(e->p, code + end, in->len - end);
+    e->p += in->len - end;
+    e->now.pc = in->pc + in->len;
     restore(l);
 }
 
-/* A string instruction without its %gs prefix, and, if only once, without the repetition. */
+/* A string instruction without its segment prefix, and, if only once, without the repetition. */
 static void emit_string(struct emit *e, const struct insn *in, const uint8_t *code, bool once)
 {
     emit_mark(e);
     for (unsigned i = 0; i < in->len; i++) {
         bool rep = code[i] == 0xf2 || code[i] == 0xf3;
-        if (i >= in->prefix_len || !(code[i] == PREFIX_GS || (once && rep)))
+        if (i >= in->prefix_len || !(is_segment_prefix(in, code[i]) || (once && rep)))
             emit_u8(e, code[i]);
     }
 }
 
-/* movs, cmps, lods, outs from %gs: the base is in rsi meanwhile. */
-static void lower_gs_string(struct lower *l, const struct insn *in, const uint8_t *code, bool once)
+/* movs, cmps, lods, outs from a moved segment: its base is in rsi meanwhile, and in slot 3. */
+static void lower_moved_string(struct lower *l, const struct insn *in, const uint8_t *code,
+                               bool once)
 {
     struct emit *e = &l->e;
     int base = pick_scratch(in, REG_NONE);
     spill(l, base, 2);
-    emit_load_gs(e, base, CPU_GS_BASE);
+    emit_load_gs(e, base, moved_base(in));
+    emit_store_gs(e, SLOT(3), base);
     emit_lea_index(e, GPR_RSI, GPR_RSI, base);
     roll_set(l, ROLL_SOURCE);
     emit_not(e, base);
@@ -557,11 +622,6 @@ static void fix_rip(struct emit *e, const struct insn *in, const uint8_t *code, 
     memcpy(e->p - tail - 4, &disp, 4);
 }
 
-static bool is_lea(const struct insn *in)
-{
-    return in->map == 0 && in->opcode == 0x8d;
-}
-
 static void lower_rip_relative(struct lower *l, const struct insn *in, const uint8_t *code)
 {
     if (rip_reaches(&l->e, in, code, in->len)) {
@@ -577,7 +637,7 @@ static void lower_load_target(struct lower *l, const struct insn *in, const uint
 {
     struct emit *e = &l->e;
     bool reach = !in->rip_relative || rip_reaches(e, in, code, 7);
-    if (in->modrm < 0xc0 && (in->flags & INSN_USES_GS || !reach)) {
+    if (in->modrm < 0xc0 && (uses_moved(in) || !reach)) {
         spill(l, GPR_RDX, 2);
         emit_address(e, GPR_RCX, GPR_RDX, in, modrm_operand(in));
         restore(l);
@@ -1204,8 +1264,8 @@ static void lower_rep(struct lower *l, unsigned i, const uint8_t *code)
     uint8_t *done = e->p;
     emit_jmp(e, next);
     lower_mem_before(l, i);
-    if (in->flags & INSN_USES_GS)
-        lower_gs_string(l, in, code, true);
+    if (uses_moved(in))
+        lower_moved_string(l, in, code, true);
     else
         emit_string(e, in, code, true);
     lower_mem_after(l, i);
@@ -1504,19 +1564,39 @@ static void lower_trap(struct lower *l, const struct insn *in)
     emit_exit_at(&l->e, in->pc, PAD_TRAP);
 }
 
+/* Left to C: what changes a moved segment or its selector; xlat, maskmov and strings with 32-bit
+ * addresses in one. */
+static bool is_trapped(const struct insn *in)
+{
+    if (in->flags & (moved_segments & INSN_USES_FS ? INSN_SETS_GS | INSN_SETS_FS : INSN_SETS_GS))
+        return true;
+    if (!uses_moved(in))
+        return false;
+    if (in->flags & INSN_STRING)
+        return in->flags & INSN_ADDR32;
+    bool movabs = in->mem[0].flags & MEM_ABS64;
+    return !movabs && (!in->modrm_off || in->modrm >= 0xc0);
+}
+
+bool jit_may_leave(const struct insn *in)
+{
+    return is_trapped(in) || in->flags & INSN_BRANCH_REL;
+}
+
 static void lower_next(struct lower *l, const struct insn *in, const uint8_t *code)
 {
-    bool gs_operand = in->flags & INSN_USES_GS;
-    if (gs_operand && in->flags & INSN_STRING && !(in->flags & INSN_ADDR32)) {
-        lower_gs_string(l, in, code, false);
-    } else if (in->flags & INSN_SETS_GS ||
-               (gs_operand && (!in->modrm_off || in->flags & INSN_ADDR32))) {
+    bool moved = uses_moved(in);
+    if (is_trapped(in)) {
         lower_trap(l, in);
+    } else if (moved && in->flags & INSN_STRING) {
+        lower_moved_string(l, in, code, false);
     } else if (in->flags & INSN_BRANCH_REL) {
         /* xbegin: a transaction may always abort; eax = 0, no reason given. */
         emit_mov_imm(&l->e, GPR_RAX, 0);
         lower_exit(l, in->target);
-    } else if (gs_operand && !is_lea(in)) {
+    } else if (moved && (in->flags & INSN_ADDR32 || !in->modrm_off)) {
+        lower_with_address(l, in, code);
+    } else if (moved) {
         lower_with_scratch(l, in, code);
     } else if (in->rip_relative) {
         lower_rip_relative(l, in, code);
@@ -1861,7 +1941,7 @@ static void apply_roll(struct cpu *cpu, const struct roll *roll, struct host_sta
     if (roll->rule == ROLL_RETURN || roll->rule == ROLL_DROP)
         state->reg[GPR_RSP] += 8;
     if (roll->rule == ROLL_SOURCE)
-        state->reg[GPR_RSI] -= cpu->gs_base;
+        state->reg[GPR_RSI] -= cpu->slot[3];
     if (roll->rule == ROLL_NEXT)
         state->reg[GPR_RCX] = roll->pc;
 }

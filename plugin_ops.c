@@ -181,12 +181,6 @@ static bool flags_dead(const struct merging *m, unsigned index)
     return !(m->u->live[m->u->first[m->block] + index] & FLAGS_ARITH);
 }
 
-/* Instructions that may leave the block though others follow. */
-static bool may_leave(const struct insn *in)
-{
-    return in->flags & (INSN_SETS_GS | INSN_USES_GS | INSN_BRANCH_REL);
-}
-
 static bool is_addition(const struct plugin_op *op)
 {
     return op->kind == OP_ADD || (op->kind == OP_ADD_PTR && !op->locked);
@@ -238,7 +232,7 @@ static struct segment find_segment(const struct merging *m, size_t start, unsign
     unsigned last = m->u->first[m->block + 1] - m->u->first[m->block] - 1u;
     struct segment s = {start, start, first, last, 2 + 2 * last, false};
     for (unsigned i = first; i < s.last; i++)
-        if (may_leave(block_insn(m, i))) {
+        if (jit_may_leave(block_insn(m, i))) {
             s.last = i;
             s.limit = 1 + 2 * i;
         }

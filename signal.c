@@ -105,7 +105,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of actions; innermos
 
 void signal_entry(int sig, siginfo_t *info, void *context);
 void signal_restorer(void);
-void signal_handle(int sig, siginfo_t *info, ucontext_t *uc, uint64_t guest_fs);
+void signal_handle(int sig, siginfo_t *info, ucontext_t *uc);
 void *signal_change_state(struct cpu *cpu);
 
 /* ---- host side
@@ -875,12 +875,11 @@ static void learn_vector_state(struct cpu *cpu, const uint8_t *fp)
     memcpy(cpu->vector_frame + size - 4, fp + size - 4, 4);
 }
 
-void signal_handle(int sig, siginfo_t *info, ucontext_t *uc, uint64_t guest_fs)
+void signal_handle(int sig, siginfo_t *info, ucontext_t *uc)
 {
     struct cpu *cpu = this_cpu;
     uint64_t pc = (uint64_t)uc->uc_mcontext.gregs[REG_RIP];
     int saved_errno = errno;
-    (void)guest_fs;
     learn_vector_state(cpu, (const uint8_t *)uc->uc_mcontext.fpregs);
     if (is_between(pc, jit_enter_check, jit_enter_jump + 1)) {
         finish_entry(cpu, uc);

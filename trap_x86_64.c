@@ -99,12 +99,14 @@ static bool run_gs_base(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-/* The %gs selector is always null in a 64-bit program; loading a null one clears the base. */
-static bool run_gs_selector(struct cpu *cpu, const struct insn *in)
+/* The selectors are always null in a 64-bit program; loading a null one clears the base. Of %fs only
+ * the loads come here. */
+static bool run_selector(struct cpu *cpu, const struct insn *in)
 {
+    uint64_t *base = in->flags & INSN_SETS_FS ? &cpu->fs_base : &cpu->gs_base;
     uint16_t zero = 0;
     if (in->map == 0 && in->opcode == 0x8e) {
-        cpu->gs_base = 0;
+        *base = 0;
     } else if (in->map == 0 && in->opcode == 0x8c && in->modrm >= 0xc0) {
         uint64_t *reg = &cpu->reg[operand_register(in)];
         *reg = in->opsize == 2 ? *reg & ~0xffffull : 0;
@@ -114,8 +116,8 @@ static bool run_gs_selector(struct cpu *cpu, const struct insn *in)
         uint64_t word = 0;
         guest_set_sp(cpu, guest_sp(cpu) - 8);
         return guest_copy((void *)guest_sp(cpu), &word, sizeof(word));
-    } else if (in->map == 1 && in->opcode == 0xa9) {
-        cpu->gs_base = 0;
+    } else if (in->map == 1 && (in->opcode == 0xa9 || in->opcode == 0xa1)) {
+        *base = 0;
         guest_set_sp(cpu, guest_sp(cpu) + 8);
     } else {
         return false;
@@ -260,7 +262,8 @@ void guest_trap(struct cpu *cpu)
         raise_protection(cpu, 0);
         return;
     }
-    if (in.flags & INSN_SETS_GS && (run_gs_base(cpu, &in) || run_gs_selector(cpu, &in))) {
+    if ((in.flags & INSN_SETS_GS && run_gs_base(cpu, &in)) ||
+        (in.flags & (INSN_SETS_GS | INSN_SETS_FS) && run_selector(cpu, &in))) {
         cpu->pc += in.len;
         return;
     }

@@ -268,7 +268,7 @@ static const struct {
     {"65 8d 03",             INSN_NEXT,     RBX, RAX, 0, 0, 0, 0},
     {"8e e8",                INSN_NEXT,     RAX, 0, 0, 0, 0, INSN_SETS_GS},
     {"8e d8",                INSN_NEXT,     RAX, 0, 0, 0, 0, INSN_ENDS_TB},
-    {"8e e0",                INSN_NEXT,     RAX, 0, 0, 0, 0, 0},
+    {"8e e0",                INSN_NEXT,     RAX, 0, 0, 0, 0, INSN_SETS_FS},
     {"f0 01 03",             INSN_NEXT,     RAX | RBX, 0, 0, ALL, 0, INSN_LOCK},
     {"67 8b 03",             INSN_NEXT,     RBX, RAX, 0, 0, 0, INSN_ADDR32},
     {"eb 10",                INSN_JUMP,     0, 0, 0, 0, 0, INSN_ENDS_TB},

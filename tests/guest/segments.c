@@ -49,6 +49,52 @@ static void use_gs(void)
     printf("selector %x\n", selector);
 }
 
+/* All the ways to address memory through %fs, in a thread's own block. */
+static void use_fs(void)
+{
+    static __thread uint64_t block[4] = {0x1122334455667788, 2, 3, 4};
+    uint64_t fs, at, v = 7, w = 0, sum = 0;
+
+    syscall(SYS_arch_prctl, ARCH_GET_FS, &fs);
+    at = (uint64_t)block - fs;
+    __asm__ volatile("mov %%fs:(%1), %0" : "=r"(v) : "r"(at));
+    printf("load %llx", (unsigned long long)v);
+    v = at;
+    __asm__ volatile("mov %%fs:8(%0), %0\n\tadd %%fs:8(%1), %0" : "+&r"(v) : "r"(at));
+    printf(" own base %llx", (unsigned long long)v);
+    __asm__ volatile("xor %%eax, %%eax\n\tmov %%fs:(%1,%%rax,8), %%r9d\n\tmov %%r9, %0\n\t"
+                     "movzbl %%fs:1(%1), %%eax\n\tadd %%rax, %0"
+                     : "=&r"(v)
+                     : "r"(at)
+                     : "rax", "r9");
+    printf(" parts %llx", (unsigned long long)v);
+    __asm__ volatile("lock incq %%fs:8(%1)\n\tpushq %%fs:8(%1)\n\tpopq %%fs:16(%1)\n\t"
+                     "movq %%fs:16(%1), %%xmm2\n\tmovq %%xmm2, %%fs:24(%1)\n\tsub %%fs:16(%1), %0"
+                     : "+&r"(w)
+                     : "r"(at)
+                     : "memory", "xmm2");
+    for (int i = 1; i < 4; i++)
+        sum += block[i];
+    printf(" stores %llu %lld\n", (unsigned long long)sum, (long long)w);
+    __asm__ volatile(
+        "mov $4, %%ecx\n\tlea %0, %%rdi\n\tmov %1, %%rsi\n\trep movsb %%fs:(%%rsi), (%%rdi)"
+        : "+m"(v)
+        : "r"(at)
+        : "rcx", "rdi", "rsi", "memory");
+    printf("string %llx", (unsigned long long)v);
+    __asm__ volatile("mov %%fs:0, %0\n\tmovabs %%fs:0, %%rax\n\tsub %%rax, %0"
+                     : "=&r"(w)
+                     :
+                     : "rax");
+    printf(" movabs %llu", (unsigned long long)w);
+    __asm__ volatile("lea 1f(%%rip), %%rax\n\tmov %%rax, %%fs:8(%1)\n\tcall *%%fs:8(%1)\n\tjmp 2f\n"
+                     "1:\tmov $9, %0\n\tret\n2:"
+                     : "=&r"(w)
+                     : "r"(at)
+                     : "rax", "memory", "cc");
+    printf(" call %llu\n", (unsigned long long)w);
+}
+
 __attribute__((target("fsgsbase"))) static void use_instructions(void)
 {
     uint64_t fs = __builtin_ia32_rdfsbase64(), self;
@@ -74,6 +120,7 @@ int main(void)
     syscall(SYS_arch_prctl, ARCH_GET_FS, &fs);
     printf("fs %d\n", *(uint64_t *)fs == fs);
     use_gs();
+    use_fs();
     if (getauxval(AT_HWCAP2) & 2)
         use_instructions();
     printf("local %d\n", local);
