@@ -80,25 +80,28 @@ void *glib_array_new(const void *elements, unsigned size, unsigned n)
     return a;
 }
 
-/* Reading a register must not cost a search of the libraries: one per plugin and thread does. */
-static void *find_append(void)
+/* Reading a register or memory must not cost a search of the libraries: one per plugin and thread
+ * does. */
+struct found {
+    void *plugin, *function;
+    bool known;
+};
+
+static void *find_once(struct found *f, const char *name)
 {
-    static __thread struct {
-        void *plugin, *append;
-        bool known;
-    } last;
-    if (!last.known || last.plugin != plugin_current_handle()) {
-        last.append = find_glib("g_byte_array_append");
-        last.plugin = plugin_current_handle();
-        last.known = true;
+    if (!f->known || f->plugin != plugin_current_handle()) {
+        f->function = find_glib(name);
+        f->plugin = plugin_current_handle();
+        f->known = true;
     }
-    return last.append;
+    return f->function;
 }
 
 void glib_bytes_append(void *byte_array, const void *data, unsigned len)
 {
+    static __thread struct found found;
     void *(*append)(void *, const void *, unsigned);
-    *(void **)&append = find_append();
+    *(void **)&append = find_once(&found, "g_byte_array_append");
     if (append) {
         append(byte_array, data, len);
         return;
@@ -112,8 +115,9 @@ void glib_bytes_append(void *byte_array, const void *data, unsigned len)
 
 void glib_bytes_set_size(void *byte_array, unsigned len)
 {
+    static __thread struct found found;
     void *(*set_size)(void *, unsigned);
-    *(void **)&set_size = find_glib("g_byte_array_set_size");
+    *(void **)&set_size = find_once(&found, "g_byte_array_set_size");
     if (set_size) {
         set_size(byte_array, len);
         return;
