@@ -14,6 +14,7 @@
 #include <link.h>
 
 #define MAX_INSNS    512
+#define MAX_IDLE     4
 #define MAX_XMM      4 /* with more, the saving costs what it is to avoid */
 
 /* rax rcx rdx rsi rdi r8 r9 r10 r11 */
@@ -172,8 +173,27 @@ static bool note_effects(struct callee *c, const struct insn *in)
 
 /* ---- the walk ------------------------------------------------------------------------------ */
 
+static uint64_t idle[MAX_IDLE];
+static unsigned n_idle;
+
+void callee_set_idle(const void *func)
+{
+    if (n_idle < MAX_IDLE) /* else it is read like any other */
+        idle[n_idle++] = (uintptr_t)func;
+}
+
+static bool is_idle(uint64_t pc)
+{
+    for (unsigned i = 0; i < n_idle; i++)
+        if (idle[i] == pc)
+            return true;
+    return false;
+}
+
 static bool visit_later(struct walk *w, uint64_t pc)
 {
+    if (is_idle(pc))
+        return true;
     if (w->n_todo == MAX_INSNS)
         return false;
     w->todo[w->n_todo++] = pc;

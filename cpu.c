@@ -37,7 +37,7 @@ static int next_index(void)
 /* Without plugins there are no scoreboards: limits on address space count them. */
 static struct cpu *map_cpu(void)
 {
-    size_t size = SCOREBOARD_OFFSET + (plugin_is_loaded() ? SCOREBOARD_MAX : 0);
+    size_t size = SCOREBOARD_OFFSET + (plugin_is_loaded() ? SCOREBOARD_MAX + CELLS_SIZE : 0);
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                    -1, 0);
     if (p == MAP_FAILED)

@@ -374,6 +374,10 @@ struct cpu {
     struct signal_state *signals; /* signal.c */
 };
 #define SCOREBOARD_OFFSET           0x10000 /* from the cpu, so from the gs base */
+/* Behind them: cells of counters (plugin_ops.c), and what of each is in the scoreboards already. */
+#define CELLS_OFFSET                (SCOREBOARD_OFFSET + (int64_t)SCOREBOARD_MAX)
+#define MAX_CELLS                   (1 << 20)
+#define CELLS_SIZE                  (2ull * MAX_CELLS * sizeof(uint64_t))
 
 #define CPU_OFFSET_IS(field, value) _Static_assert(offsetof(struct cpu, field) == value, #field)
 CPU_OFFSET_IS(self, CPU_SELF);
@@ -655,6 +659,8 @@ struct callee {
 
 /* False: nothing is proven; the function needs the host's %fs and everything saved. */
 bool callee_examine(const void *func, struct callee *callee);
+/* Wherever a proof is used, calls of func are jumped over: it is not read. */
+void callee_set_idle(const void *func);
 /* Bytes of code from pc on that stay as they are; 0: none. */
 size_t callee_code_size(uint64_t pc);
 /* Where a branch through the slot of an imported function leads; 0: it is none. */
@@ -916,6 +922,16 @@ void plugin_ops_run(struct cpu *cpu, const struct plugin_op *op);
 /* The block is left with only its operations of a rank below done to count: corrects what merged
  * ones have counted ahead or not yet. */
 void plugin_ops_settle(struct cpu *cpu, const struct tb *tb, unsigned done);
+void plugin_ops_init(void);
+/* Counting is quickest in cells that no plugin can see. True while some of it may be there. */
+bool plugin_ops_hides(void);
+void plugin_ops_observe(void); /* brings the scoreboards up to date */
+void plugin_ops_expose(void);  /* the same for good: a plugin has pointers into them */
+/* True if there are cells though there are to be none: everything is to be translated anew. */
+bool plugin_ops_must_flush(void);
+void plugin_ops_flush(void); /* all blocks go, and no thread is in the cache */
+void plugin_ops_lock(void);  /* fork() must not copy it in another thread's hands */
+void plugin_ops_unlock(void);
 /* A block was stale: if by a guard, the callback behind it is not folded for ever. */
 void plugin_ops_stale(const struct tb *tb);
 
@@ -999,6 +1015,7 @@ void *plugin_current_handle(void);
 bool plugin_mem_vaddr(uint64_t *vaddr);
 /* True in a tb_trans callback: the calling thread has tb_lock. */
 bool plugin_is_translating(void);
+bool plugin_is_exiting(void); /* atexit callbacks run, or have run */
 /* qemu_plugin_set_pc. */
 _Noreturn void plugin_resume_at(uint64_t pc);
 /* Recursive; guards callback lists and scoreboards; taken after tb_lock. */
@@ -1072,6 +1089,13 @@ static inline void plugin_ops_merge(struct unit *u, int block)
 static inline void plugin_ops_settle(struct cpu *cpu, const struct tb *tb, unsigned done)
 {
     (void)cpu, (void)tb, (void)done;
+}
+static inline bool plugin_ops_must_flush(void)
+{
+    return false;
+}
+static inline void plugin_ops_flush(void)
+{
 }
 static inline void plugin_ops_stale(const struct tb *tb)
 {

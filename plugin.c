@@ -442,8 +442,10 @@ void qemu_plugin_load_list(void)
         .target_name = "x86_64",
         .version = {PLUGIN_API_MIN, PLUGIN_API_CUR},
     };
-    if (plugins.first)
+    if (plugins.first) {
         plugin_init();
+        plugin_ops_init();
+    }
     for (const struct qemu_plugin_desc *desc = plugins.first; desc; desc = desc->next)
         plugin_load(desc, &info);
 }
@@ -684,11 +686,13 @@ static struct qemu_plugin_ctx *take_request(void)
 
 bool plugin_is_pending(void)
 {
-    return __atomic_load_n(&plugin.requests, __ATOMIC_RELAXED);
+    return __atomic_load_n(&plugin.requests, __ATOMIC_RELAXED) || plugin_ops_must_flush();
 }
 
 void plugin_run_pending(void)
 {
+    if (plugin_ops_must_flush() && !current && !translating)
+        tb_flush();
     while (plugin_is_pending() && !current && !translating) {
         struct qemu_plugin_ctx *ctx = take_request();
         if (ctx)
@@ -1014,6 +1018,7 @@ void qemu_plugin_atexit_cb(void)
     if (!plugin.exited) {
         plugin.exited = true;
         plugin.exit_cpu = this_cpu;
+        plugin_ops_observe();
         plugin.exiting = true;
         for (struct qemu_plugin_cb *cb = first_cb(QEMU_PLUGIN_EV_ATEXIT); cb; cb = cb->next)
             if (is_callable(cb->ctx))
@@ -1021,6 +1026,11 @@ void qemu_plugin_atexit_cb(void)
     }
     if (--exit_depth == 0)
         pthread_mutex_unlock(&plugin.exit_lock);
+}
+
+bool plugin_is_exiting(void)
+{
+    return plugin.exiting;
 }
 
 void plugin_exec_failed(void)
@@ -1036,10 +1046,12 @@ void plugin_before_fork(void)
 {
     pthread_mutex_lock(&plugin.exit_lock);
     plugin_lock();
+    plugin_ops_lock();
 }
 
 void plugin_after_fork(bool child)
 {
+    plugin_ops_unlock();
     if (child) {
         pthread_mutex_init(&plugin.lock, NULL);
         pthread_mutex_init(&plugin.exit_lock, NULL);

@@ -345,6 +345,12 @@ find_element(const struct qemu_plugin_scoreboard *score, unsigned index)
     return cpu ? (uint8_t *)cpu + score->offset : NULL;
 }
 
+static inline __attribute__((always_inline)) void look_at_counters(void)
+{
+    if (plugin_ops_hides())
+        plugin_ops_observe();
+}
+
 static struct qemu_plugin_scoreboard *reuse_score(size_t size)
 {
     struct qemu_plugin_scoreboard **slot = &free_scores;
@@ -389,6 +395,7 @@ void qemu_plugin_scoreboard_free(struct qemu_plugin_scoreboard *score)
 {
     if (!score)
         return;
+    look_at_counters();
     plugin_lock();
     score->next = free_scores;
     free_scores = score;
@@ -410,6 +417,8 @@ void *qemu_plugin_scoreboard_find(struct qemu_plugin_scoreboard *score, unsigned
     void *element = find_element(score, vcpu_index);
     if (!element)
         trap();
+    if (plugin_ops_hides())
+        plugin_ops_expose();
     return element;
 }
 
@@ -430,11 +439,13 @@ void qemu_plugin_u64_add(qemu_plugin_u64 entry, unsigned int vcpu_index, uint64_
 
 uint64_t qemu_plugin_u64_get(qemu_plugin_u64 entry, unsigned int vcpu_index)
 {
+    look_at_counters();
     return *find_entry(entry, vcpu_index);
 }
 
 void qemu_plugin_u64_set(qemu_plugin_u64 entry, unsigned int vcpu_index, uint64_t val)
 {
+    look_at_counters();
     *find_entry(entry, vcpu_index) = val;
 }
 

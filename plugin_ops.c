@@ -5,16 +5,25 @@
  * counter. What is counted too early or too late when the guest leaves a block in the middle is
  * corrected then: the merged operations are kept behind those that are carried out.
  *
+ * A counter that every block adds to is a chain: each addition waits for the one before it. So, as
+ * long as plugins only count inline, a block counts its executions in a cell of its own, one
+ * addition for all its counters, and the scoreboards are brought up to date when somebody looks.
+ * A callback that stays a call, or a pointer into a scoreboard, may look at any time: from then on
+ * there are no cells.
+ *
  * May know: decoded instructions and the list of operations. Must not know: any ISA, the API, or
  * how operations become code. Everything here runs under tb_lock. */
 #include "emu.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define MAX_GUARDS  8  /* in a block; with more, calls stay calls */
 #define MAX_FOLDED  16 /* operations of one call */
 #define MAX_LEADERS 16 /* counters of one segment */
+#define MAX_SHARES  (2 * MAX_CELLS)
+#define MAX_LOOKS   64 /* at counters in cells, before there are none */
 
 static unsigned rank_of(const struct plugin_op *op)
 {
@@ -24,6 +33,142 @@ static unsigned rank_of(const struct plugin_op *op)
 static bool is_at_pointer(const struct plugin_op *op)
 {
     return op->kind >= OP_ADD_PTR;
+}
+
+static void add_to_word(struct cpu *cpu, const struct plugin_op *op, uint64_t by);
+
+/* ---- cells ---------------------------------------------------------------------------- */
+
+/* What a counter gets each time that a cell counts one. Shares of one cell lie together. */
+struct share {
+    int64_t counter; /* offset from the cpu */
+    uint64_t by;
+    uint32_t cell;
+};
+
+/* Cells and shares are added under tb_lock; they are read under the lock here, the innermost. */
+static struct {
+    struct lock lock;
+    bool exposed; /* there may be no more cells */
+    unsigned looks;
+    uint32_t n, n_shares;
+    struct share *share;
+} cells;
+
+/* Calls that can be proven to be harmless are there only once nothing is hidden. */
+void plugin_ops_init(void)
+{
+    void (*const funcs[])(void) = {plugin_ops_observe, plugin_ops_expose};
+    for (int i = 0; i < 2; i++)
+        callee_set_idle(*(void *const *)&funcs[i]);
+}
+
+bool plugin_ops_hides(void)
+{
+    return !cells.exposed && !plugin_is_exiting();
+}
+
+bool plugin_ops_must_flush(void)
+{
+    return cells.exposed && __atomic_load_n(&cells.n, __ATOMIC_RELAXED);
+}
+
+void plugin_ops_lock(void)
+{
+    lock_take(&cells.lock);
+}
+
+void plugin_ops_unlock(void)
+{
+    lock_release(&cells.lock);
+}
+
+static int64_t cell_offset(uint32_t cell)
+{
+    return CELLS_OFFSET + (int64_t)(cell * sizeof(uint64_t));
+}
+
+static void make_room_for_shares(void)
+{
+    size_t size = MAX_SHARES * sizeof *cells.share;
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+    if (p == MAP_FAILED)
+        die("out of memory for counters");
+    cells.share = p;
+}
+
+/* Adds a cell, whose number goes to *cell; false: there is to be none. */
+static bool take_cell(uint32_t *cell)
+{
+    if (cells.exposed || cells.n == MAX_CELLS || cells.n_shares > MAX_SHARES - MAX_LEADERS)
+        return false;
+    if (!cells.share)
+        make_room_for_shares();
+    *cell = cells.n;
+    __atomic_store_n(&cells.n, cells.n + 1, __ATOMIC_RELAXED);
+    return true;
+}
+
+static void add_share(uint32_t cell, const struct plugin_op *op, uint64_t by)
+{
+    cells.share[cells.n_shares] = (struct share){op->offset, by, cell};
+    __atomic_store_n(&cells.n_shares, cells.n_shares + 1, __ATOMIC_RELEASE);
+}
+
+/* Adds what cells have counted since the last time to the vCPU's scoreboards. Its thread may go on
+ * counting: what a cell holds stays, and what of it is in the scoreboards is kept beside it. */
+static void settle_cells(struct cpu *cpu)
+{
+    uint32_t n = __atomic_load_n(&cells.n_shares, __ATOMIC_ACQUIRE);
+    for (uint32_t i = 0; i < n;) {
+        uint32_t cell = cells.share[i].cell;
+        volatile uint64_t *count = (uint64_t *)((uint8_t *)cpu + cell_offset(cell));
+        uint64_t now = *count, more = now - count[MAX_CELLS];
+        for (; i < n && cells.share[i].cell == cell; i++) {
+            const struct plugin_op word = {.kind = OP_ADD, .offset = cells.share[i].counter};
+            if (more)
+                add_to_word(cpu, &word, more * cells.share[i].by);
+        }
+        if (more)
+            count[MAX_CELLS] = now;
+    }
+}
+
+static void settle_all_cells(void)
+{
+    for (int i = 0; i < cpu_count() && cells.n; i++)
+        if (cpu_by_index((unsigned)i))
+            settle_cells(cpu_by_index((unsigned)i));
+}
+
+void plugin_ops_observe(void)
+{
+    plugin_ops_lock();
+    settle_all_cells();
+    cells.exposed |= cells.n && ++cells.looks > MAX_LOOKS;
+    plugin_ops_unlock();
+}
+
+void plugin_ops_expose(void)
+{
+    plugin_ops_observe();
+    cells.exposed = true;
+}
+
+void plugin_ops_flush(void)
+{
+    plugin_ops_lock();
+    settle_all_cells();
+    for (int i = 0; i < cpu_count() && cells.n; i++) {
+        uint8_t *cpu = (uint8_t *)cpu_by_index((unsigned)i);
+        if (!cpu)
+            continue;
+        memset(cpu + cell_offset(0), 0, cells.n * sizeof(uint64_t));
+        memset(cpu + cell_offset(MAX_CELLS), 0, cells.n * sizeof(uint64_t));
+    }
+    cells.n = cells.n_shares = 0;
+    plugin_ops_unlock();
 }
 
 /* ---- calls that become operations ---------------------------------------------------- */
@@ -124,6 +269,12 @@ static bool fold_list(struct folding *f, const struct plugin_op *ops, size_t n)
     return guards_hold(f);
 }
 
+/* Operations that look at counters, or set them. */
+static bool may_look(const struct plugin_op *op)
+{
+    return op->kind == OP_CALL || op->kind == OP_CALL_COND || op->kind == OP_STORE;
+}
+
 void plugin_ops_fold(struct unit *u, int block)
 {
     static struct folding f;
@@ -140,6 +291,8 @@ void plugin_ops_fold(struct unit *u, int block)
     memcpy(u->ops[block], f.guard, (size_t)f.n_guards * sizeof *f.out);
     if (f.n)
         memcpy(u->ops[block] + f.n_guards, f.out, f.n * sizeof *f.out);
+    for (size_t i = 0; i < f.n && !cells.exposed; i++)
+        cells.exposed = may_look(&f.out[i]);
 }
 
 /* ---- additions that become one ------------------------------------------------------- */
@@ -168,6 +321,7 @@ struct leader {
     unsigned parts;
     bool in_place; /* the flags are dead where its latest part is */
     bool worth;    /* it is cheaper than its parts */
+    bool in_cell;
 };
 static struct leader never; /* of operations that never run */
 
@@ -295,10 +449,32 @@ static void drop_leaders(const struct merging *m, struct leader *leaders, unsign
                          struct leader **leader_of, size_t parts, unsigned place)
 {
     for (unsigned i = 0; i < n; i++)
-        leaders[i].worth |= !leaders[i].in_place && flags_dead(m, place);
+        leaders[i].worth |= (!leaders[i].in_place && flags_dead(m, place)) ||
+                            (leaders[i].op.kind == OP_ADD && !cells.exposed);
     for (size_t k = 0; k < parts; k++)
         if (leader_of[k] && leader_of[k] != &never && !leader_of[k]->worth)
             leader_of[k] = NULL;
+}
+
+/* Lets one addition to a cell do what leaders of scoreboards do. */
+static void append_cell(struct merging *m, struct leader *leaders, unsigned n)
+{
+    uint32_t cell, index = (uint32_t)m->n;
+    const struct leader *first = NULL;
+    for (unsigned i = 0; i < n; i++) {
+        struct leader *leader = &leaders[i];
+        if (!leader->worth || leader->op.kind != OP_ADD || (!first && !take_cell(&cell)))
+            continue;
+        first = first ? first : leader;
+        add_share(cell, &leader->op, leader->op.imm);
+        leader->op.leader = index;
+        leader->in_cell = true;
+    }
+    if (!first)
+        return;
+    m->out[m->n] = first->op;
+    m->out[m->n].offset = cell_offset(cell);
+    m->out[m->n++].imm = 1;
 }
 
 static void append_leaders(struct merging *m, const struct segment *s, struct leader *leaders,
@@ -306,14 +482,16 @@ static void append_leaders(struct merging *m, const struct segment *s, struct le
 {
     for (unsigned i = 0; i < n; i++) {
         struct plugin_op *op = &leaders[i].op;
-        if (!leaders[i].worth)
-            continue;
         op->place = s->before_block ? PLACE_TB : PLACE_INSN;
         op->insn = (uint16_t)place;
         op->pc = block_insn(m, place)->pc;
-        op->leader = (uint32_t)m->n;
-        m->out[m->n++] = *op;
     }
+    append_cell(m, leaders, n);
+    for (unsigned i = 0; i < n; i++)
+        if (leaders[i].worth && !leaders[i].in_cell) {
+            leaders[i].op.leader = (uint32_t)m->n;
+            m->out[m->n++] = leaders[i].op;
+        }
 }
 
 /* Keeps what leaders do now, for plugin_ops_settle. */
@@ -353,6 +531,17 @@ static void copy_segment(struct merging *m, const struct segment *s)
         m->out[m->n++] = m->u->ops[m->block][k];
 }
 
+/* Additions that stay where they are, in cells: only plugin_ops_observe writes to scoreboards. */
+static void move_to_cells(struct plugin_op *ops, size_t n)
+{
+    uint32_t cell;
+    for (size_t i = 0; i < n; i++)
+        if (ops[i].kind == OP_ADD && ops[i].offset < CELLS_OFFSET && take_cell(&cell)) {
+            add_share(cell, &ops[i], 1);
+            ops[i].offset = cell_offset(cell);
+        }
+}
+
 /* Merges the block's list into m->out. */
 static void merge_list(struct merging *m)
 {
@@ -383,6 +572,7 @@ void plugin_ops_merge(struct unit *u, int block)
     if (!m.out)
         die("out of memory");
     merge_list(&m);
+    move_to_cells(m.out, m.n);
     u->n_merged[block] = room - m.merged;
     memmove(m.out + m.n, m.out + m.merged, u->n_merged[block] * sizeof *m.out);
     u->n_ops[block] = m.n;

@@ -490,6 +490,7 @@ void tb_flush(void)
     tb_lock();
     bool is_stopper = stopped && stopper == this_cpu;
     stop_others(wait_for_cache);
+    plugin_ops_flush();
     for (size_t i = 0; i < cache.n; i++)
         forget_superblock(cache.by_host[i]);
     memset(cache.tables->filter, 0, sizeof(cache.tables->filter));

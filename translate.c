@@ -379,7 +379,7 @@ static struct tb *translate_unit(struct cpu *cpu, struct superblock *pages, enum
     find_live_flags(&unit);
     for (int i = 0; i < unit.n_tbs; i++)
         plugin_ops_merge(&unit, i);
-    struct superblock *sb = make_superblock(&unit, pages);
+    struct superblock *sb = plugin_ops_must_flush() ? NULL : make_superblock(&unit, pages);
     if (sb && jit_lower(sb, &unit, entry))
         return &sb->tb[0];
     jit_use_libc(cpu);

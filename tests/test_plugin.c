@@ -42,6 +42,7 @@ static const struct {
     {"badid",       "broken",  "-DBAD_ID"},
     {"crash",       "broken",  "-DCRASH"},
     {"glib",        "glib",    ""},
+    {"looks",       "looks",   ""},
     {"order1",      "order",   "-DNAME='\"first\"'"},
     {"order2",      "order",   "-DNAME='\"second\"' -DANSWER=1234"},
     {"control",     "control", ""},
@@ -256,6 +257,29 @@ static void test_effects(void **state)
         expect_text(effects[i].mode, r.out[0], effects[i].out);
         free_result(&r);
     }
+}
+
+/* Counters that are kept elsewhere are exact whenever, and however, a plugin looks. */
+static void test_looks(void **state)
+{
+    static const char *const ways[] = {"sum", "get", "find", "set", "call", "never"};
+    struct result wanted, r;
+    char plugin[64];
+
+    (void)state;
+    run_emu(&wanted, (const char *const[]){"-plugin", "./looks.so,way=pointer", PROGRAM, NULL},
+            NULL);
+    const char *end = strstr(wanted.out[1], "end: ");
+    assert_non_null(end);
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        snprintf(plugin, sizeof plugin, "./looks.so,way=%s", ways[i]);
+        run_emu(&r, (const char *const[]){"-plugin", plugin, PROGRAM, NULL}, NULL);
+        if (strcmp(ways[i], "never"))
+            assert_string_equal(r.out[1], wanted.out[1]);
+        expect_text(ways[i], r.out[1], end);
+        free_result(&r);
+    }
+    free_result(&wanted);
 }
 
 /* A plugin that breaks the rules hears which function it called, and how. */
@@ -1211,6 +1235,7 @@ int main(int argc, char **argv)
         CMUnitTestFunction function;
     } others[] = {
         {"effects", test_effects},
+        {"looks", test_looks},
         {"misuse", test_misuse},
         {"GLib", test_glib},
         {"atexit", test_atexit},
