@@ -237,8 +237,19 @@ static void store(struct fold *f, struct value at, unsigned size, struct value v
         f->failed = true;
 }
 
+/* The stack protector's word (x86_64 psABI: %fs:0x28): compared with its copy and nothing else, so
+ * that any constant will do. */
+static bool is_canary(const struct insn *in)
+{
+    const struct mem_op *m = &in->mem[in->mem_index];
+    return in->modrm < 0xc0 && m->seg == SEG_FS && m->base == REG_NONE && m->index == REG_NONE &&
+           m->disp == 0x28;
+}
+
 static struct value get_rm(struct fold *f, const struct insn *in, unsigned size)
 {
+    if (is_canary(in))
+        return constant(0);
     if (in->modrm < 0xc0)
         return load(f, address_of(f, in), size);
     return size == 1 && !in->rex && in->rm >= 4 ? fail(f) : get_reg(f, in->rm, size);

@@ -99,8 +99,8 @@ static bool run_gs_base(struct cpu *cpu, const struct insn *in)
     return true;
 }
 
-/* The selectors are always null in a 64-bit program; loading a null one clears the base. Of %fs only
- * the loads come here. */
+/* The selectors are always null in a 64-bit program; loading a null one clears the base. Of %fs
+ * only the loads come here. */
 static bool run_selector(struct cpu *cpu, const struct insn *in)
 {
     uint64_t *base = in->flags & INSN_SETS_FS ? &cpu->fs_base : &cpu->gs_base;

@@ -43,6 +43,7 @@ static const struct {
     {"crash",       "broken",  "-DCRASH"},
     {"glib",        "glib",    ""},
     {"looks",       "looks",   ""},
+    {"protected",   "../../plugins/mem", "-fstack-protector-all"},
     {"order1",      "order",   "-DNAME='\"first\"'"},
     {"order2",      "order",   "-DNAME='\"second\"' -DANSWER=1234"},
     {"control",     "control", ""},
@@ -533,6 +534,23 @@ static uint64_t sum_after(const char *text, const char *label)
         if (sscanf(at + strlen(label), "%*[^\t]\t(%" SCNu64, &n) == 1)
             sum += n;
     return sum;
+}
+
+/* A stack protector does not keep a callback from being folded: either way the counts agree. */
+static void test_protected(void **state)
+{
+    static const char *const plugins[] = {"libmem.so", "./protected.so"};
+    uint64_t accesses[COUNT(plugins)];
+    struct result r;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(plugins); i++) {
+        run_emu(&r, (const char *const[]){"-d", "plugin", "-plugin", plugins[i], PROGRAM, NULL},
+                NULL);
+        accesses[i] = number_after(r.out[1], "mem accesses:");
+        free_result(&r);
+    }
+    assert_int_equal(accesses[0], accesses[1]);
 }
 
 /* The program ends while threads run: what was counted then is counted in all ways. */
@@ -1237,6 +1255,7 @@ int main(int argc, char **argv)
         {"effects", test_effects},
         {"looks", test_looks},
         {"misuse", test_misuse},
+        {"protected", test_protected},
         {"GLib", test_glib},
         {"atexit", test_atexit},
         {"fatal signals", test_fatal_signals},
