@@ -177,18 +177,12 @@ static const struct {
     {"db", 1},      {"qb", 1},     {"dw", 2},     {"qw", 2},     {"qd", 4},
 };
 
-/* Bytes of one element of an EVEX instruction's masked memory operand; 0: not accessed by elements,
- * but as a whole or not at all. */
-static unsigned element_size(const struct insn *in)
+/* From the name: the size of an element, or 0. */
+static unsigned find_element_size(const struct insn *in)
 {
     static const char *const whole[] = {"unpck",     "pack",  "shuf",  "perm",  "align",
                                         "broadcast", "vpsll", "vpsrl", "vpsra", "dup"};
-    unsigned broadcast = ATTR_BC(in->row->attr);
     const char *name = opcode_name(in->row);
-    if (in->evex & EVEX_B)
-        return 0;
-    if (broadcast)
-        return 1u << broadcast;
     for (size_t i = 0; i < sizeof(whole) / sizeof(whole[0]); i++)
         if (is_named(in, whole[i]))
             return 0;
@@ -203,6 +197,22 @@ static unsigned element_size(const struct insn *in)
     default:
         return 0;
     }
+}
+
+/* Bytes of one element of an EVEX instruction's masked memory operand; 0: not accessed by elements,
+ * but as a whole or not at all. A name is searched once: memcmp runs millions of these. */
+static unsigned element_size(const struct insn *in)
+{
+    static uint8_t known[UINT16_MAX + 1]; /* by name: one more than its size */
+    uint8_t *size = &known[in->row->name];
+    unsigned broadcast = ATTR_BC(in->row->attr);
+    if (in->evex & EVEX_B)
+        return 0;
+    if (broadcast)
+        return 1u << broadcast;
+    if (!*size)
+        *size = (uint8_t)(find_element_size(in) + 1);
+    return *size - 1u;
 }
 
 /* Elements that an EVEX mask register selects. */
