@@ -376,7 +376,7 @@ struct cpu {
 #define SCOREBOARD_OFFSET           0x10000 /* from the cpu, so from the gs base */
 /* Behind them: cells of counters (plugin_ops.c), and what of each is in the scoreboards already. */
 #define CELLS_OFFSET                (SCOREBOARD_OFFSET + (int64_t)SCOREBOARD_MAX)
-#define MAX_CELLS                   (1 << 20)
+#define MAX_CELLS                   (1 << 18)
 #define CELLS_SIZE                  (2ull * MAX_CELLS * sizeof(uint64_t))
 
 #define CPU_OFFSET_IS(field, value) _Static_assert(offsetof(struct cpu, field) == value, #field)

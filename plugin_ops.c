@@ -17,7 +17,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define MAX_GUARDS  8  /* in a block; with more, calls stay calls */
 #define MAX_FOLDED  16 /* operations of one call */
@@ -52,7 +51,7 @@ static struct {
     bool exposed; /* there may be no more cells */
     unsigned looks;
     uint32_t n, n_shares;
-    struct share *share;
+    struct share share[MAX_SHARES]; /* not mapped: a large mapping would crowd the guest's */
 } cells;
 
 /* Calls that can be proven to be harmless are there only once nothing is hidden. */
@@ -88,23 +87,11 @@ static int64_t cell_offset(uint32_t cell)
     return CELLS_OFFSET + (int64_t)(cell * sizeof(uint64_t));
 }
 
-static void make_room_for_shares(void)
-{
-    size_t size = MAX_SHARES * sizeof *cells.share;
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
-    if (p == MAP_FAILED)
-        die("out of memory for counters");
-    cells.share = p;
-}
-
 /* Adds a cell, whose number goes to *cell; false: there is to be none. */
 static bool take_cell(uint32_t *cell)
 {
     if (cells.exposed || cells.n == MAX_CELLS || cells.n_shares > MAX_SHARES - MAX_LEADERS)
         return false;
-    if (!cells.share)
-        make_room_for_shares();
     *cell = cells.n;
     __atomic_store_n(&cells.n, cells.n + 1, __ATOMIC_RELAXED);
     return true;
