@@ -121,6 +121,15 @@ bool cpu_others_in_cache(const struct cpu *cpu)
     return have_others(cpu, is_in_cache);
 }
 
+void cpu_evict_others(const struct cpu *cpu)
+{
+    pthread_mutex_lock(&cpus.lock);
+    for (int i = 0; i < cpus.count; i++)
+        if (cpus.live[i] && i != cpu->index && is_in_cache(cpus.by_index[i]))
+            signal_evict(cpus.by_index[i]);
+    pthread_mutex_unlock(&cpus.lock);
+}
+
 bool cpu_others_busy(const struct cpu *cpu)
 {
     return have_others(cpu, is_busy);

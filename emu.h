@@ -420,8 +420,9 @@ _Noreturn void cpu_resume_at(struct cpu *cpu, uint64_t pc);
 void cpu_retire(struct cpu *cpu);
 bool cpu_is_last(const struct cpu *cpu); /* no other thread is alive */
 bool cpu_others_in_cache(const struct cpu *cpu);
-bool cpu_others_busy(const struct cpu *cpu); /* there, or in a plugin's callback */
-void cpu_fork_child(struct cpu *cpu);        /* in the child: the other threads are gone */
+bool cpu_others_busy(const struct cpu *cpu);  /* there, or in a plugin's callback */
+void cpu_evict_others(const struct cpu *cpu); /* from the cache, if a page fault holds them there */
+void cpu_fork_child(struct cpu *cpu);         /* in the child: the other threads are gone */
 /* State of a vCPU and its run loop while a vfork child uses them. restore frees it. */
 struct cpu_snapshot *cpu_save(struct cpu *cpu);
 void cpu_restore(struct cpu *cpu, struct cpu_snapshot *snapshot);
@@ -775,6 +776,8 @@ void signal_set_mask(struct cpu *cpu, uint64_t mask);
 void signal_thread_exit(struct cpu *cpu);
 /* In the child of a fork, between signal_block and signal_set_mask: nothing is pending. */
 void signal_forget_held(struct cpu *cpu);
+/* Makes another thread leave the cache although it waits there for a page (userfaultfd). */
+void signal_evict(const struct cpu *cpu);
 /* For vfork: the process's dispositions and the thread's signal state. */
 struct signal_snapshot *signal_save(struct cpu *cpu);
 void signal_restore(struct cpu *cpu, struct signal_snapshot *snapshot);

@@ -1994,7 +1994,10 @@ enum stop jit_fault(struct cpu *cpu, struct host_state *state, uint64_t address)
  * soon, but for a loop that never sets them. */
 static bool are_flags_lost(struct cpu *cpu, const struct roll *roll)
 {
-    return roll->flags_lost && cpu->steps++ < MAX_STEPS;
+    if (!roll->flags_lost || cpu->steps >= MAX_STEPS)
+        return false;
+    cpu->steps++;
+    return true;
 }
 
 /* A guest syscall may be about to block, or has just been interrupted: there the state is exact

@@ -771,6 +771,35 @@ static void leave_block_soon(struct cpu *cpu, ucontext_t *uc)
     uc->uc_mcontext.gregs[REG_EFL] |= FLAG_TF;
 }
 
+/* The value of the signal that signal_evict() sends. */
+static const char eviction;
+
+static bool is_eviction(const siginfo_t *info)
+{
+    return info->si_signo == SIGTRAP && info->si_code == SI_QUEUE &&
+           info->si_value.sival_ptr == &eviction;
+}
+
+void signal_evict(const struct cpu *cpu)
+{
+    siginfo_t info = {.si_signo = SIGTRAP, .si_code = SI_QUEUE};
+    info.si_value.sival_ptr = (void *)(uintptr_t)&eviction;
+    syscall(SYS_rt_tgsigqueueinfo, getpid(), cpu->tid, SIGTRAP, &info);
+}
+
+/* The block is left as for a signal, but there is none. What plugins count before the instruction
+ * must not be done twice: then it has to end first, and the page to come. */
+static void handle_eviction(struct cpu *cpu, ucontext_t *uc)
+{
+    static const siginfo_t nothing = {0};
+    if (!jit_in_cache((uint64_t)uc->uc_mcontext.gregs[REG_RIP]) || cpu->signals->held)
+        return;
+    hold_signal(cpu, &nothing, uc);
+    cpu->signals->told = true;
+    cpu->steps = INT_MAX; /* whatever the flags are */
+    interrupt_cache(cpu, &nothing, uc);
+}
+
 /* A write to a page that smc.c protects. In the cache the block that writes may be one that goes.
  */
 static bool handle_code_write(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
@@ -885,7 +914,9 @@ void signal_handle(int sig, siginfo_t *info, ucontext_t *uc)
         finish_entry(cpu, uc);
         pc = cpu->back;
     }
-    if (sig == SIGTRAP && handle_step(cpu, info, uc))
+    if (is_eviction(info))
+        handle_eviction(cpu, uc);
+    else if (sig == SIGTRAP && handle_step(cpu, info, uc))
         ;
     else if (SYNC_MASK & BIT(sig) && info->si_code > 0)
         handle_fault(cpu, sig, info, uc);

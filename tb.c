@@ -423,10 +423,20 @@ static void wait_unlocked(void (*wait)(void))
     depth = held;
 }
 
+/* A thread whose page is still to come may wait for one of those that wait for it here. */
 static void wait_for_cache(void)
 {
-    while (cpu_others_in_cache(this_cpu))
-        sched_yield();
+    enum { SPINS = 1000, EVERY_MS = 16 };
+    static const struct timespec ms = {.tv_nsec = 1000000};
+    for (int i = 0; cpu_others_in_cache(this_cpu); i++) {
+        if (i < SPINS) {
+            sched_yield();
+            continue;
+        }
+        if (i % EVERY_MS == 0)
+            cpu_evict_others(this_cpu);
+        nanosleep(&ms, NULL);
+    }
 }
 
 /* A callback that blocks does not hold up the end of the process for longer than this. */
