@@ -260,14 +260,18 @@ static void group(void)
 /* The process's state and threads, as long as one of them runs. */
 static void *look_around(void *arg)
 {
-    char path[64];
+    char path[64], is[64] = "";
     FILE *f;
 
-    usleep(20000);
     snprintf(path, sizeof path, "/proc/self/task/%d/stat", getpid());
-    f = fopen(path, "r");
-    if (f && fscanf(f, "%*d %*s %63s", path) == 1)
-        printf("first thread is %s\n", path);
+    for (int i = 0; i < 1000 && *is != 'Z'; i++) {
+        usleep(10000);
+        f = fopen(path, "r");
+        if (!f || fscanf(f, "%*d %*s %63s", is) != 1)
+            break;
+        fclose(f);
+    }
+    printf("first thread is %s\n", is);
     printf("sent %d\n", kill(getpid(), 0));
     fflush(stdout);
     syscall(SYS_exit, 5);
