@@ -580,6 +580,7 @@ void jit_reset(void);       /* forgets all generated code */
 void jit_clear_table(void); /* makes every indirect branch leave the cache */
 void jit_route_to_c(void);  /* makes every syscall instruction leave the cache */
 bool jit_in_cache(uint64_t host_pc);
+bool jit_in_pads(uint64_t host_pc); /* on the way out of it, or to the large table and back */
 
 /* General registers of an interrupted host context, in REG_* order, with pc and flags. */
 struct host_state {

@@ -275,6 +275,11 @@ bool jit_in_cache(uint64_t host_pc)
     return host_pc >= (uintptr_t)cache.start && host_pc < (uintptr_t)cache.end;
 }
 
+bool jit_in_pads(uint64_t host_pc)
+{
+    return host_pc >= PADS && host_pc < RETURN_MASK;
+}
+
 /* ---- exits --------------------------------------------------------------------------------------
  */
 

@@ -659,7 +659,7 @@ static void interrupt_host(struct cpu *cpu, const siginfo_t *info, ucontext_t *u
         hold_signal(cpu, info, uc);
     if (is_about_to_exec(pc))
         uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)jit_exec_cancelled;
-    if (is_between(pc, jit_enter_jump, jit_leave))
+    if (is_between(pc, jit_enter_jump, jit_leave) || jit_in_pads(pc))
         uc->uc_mcontext.gregs[REG_EFL] |= FLAG_TF;
     else
         uc->uc_mcontext.gregs[REG_EFL] &= ~FLAG_TF;

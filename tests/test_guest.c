@@ -73,6 +73,7 @@ static const struct program programs[] = {
     {"end-last",            RACY, {"ends", "last"}},
     {"storm",               RACY | HEAVY, {"storm"}},
     {"queue",               RACY, {"queue"}},
+    {"ticks",               RACY, {"ticks"}},
     {"frames",              0, {"frames"}},
     {"endure",              RACY, {"endure"}},
     {"own",                 0, {"own"}},
