@@ -777,6 +777,7 @@ void signal_set_mask(struct cpu *cpu, uint64_t mask);
 void signal_thread_exit(struct cpu *cpu);
 /* In the child of a fork, between signal_block and signal_set_mask: nothing is pending. */
 void signal_forget_held(struct cpu *cpu);
+void signal_be_traced(void); /* from now on the guest's faults are to be seen by a tracer */
 /* Makes another thread leave the cache although it waits there for a page (userfaultfd). */
 void signal_evict(const struct cpu *cpu);
 /* For vfork: the process's dispositions and the thread's signal state. */

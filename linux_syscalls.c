@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -77,6 +78,13 @@ static bool do_sigaction(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
     return true;
 }
 
+static bool do_ptrace(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
+{
+    (void)cpu, (void)ret;
+    if (arg[0] == PTRACE_TRACEME)
+        signal_be_traced();
+    return false;
+}
 static bool do_sigprocmask(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
 {
     *ret = signal_sigprocmask(cpu, (int)arg[0], arg[1], arg[2], arg[3]);
@@ -332,7 +340,7 @@ static const struct syscall_row rows[] = {
     [98] = {"getrusage", "dp", NULL},
     [99] = {"sysinfo", "p", NULL},
     [100] = {"times", "p", NULL},
-    [101] = {"ptrace", "ddpp", NULL},
+    [101] = {"ptrace", "ddpp", do_ptrace},
     [102] = {"getuid", "", NULL},
     [103] = {"syslog", "dBu", NULL},
     [104] = {"getgid", "", NULL},

@@ -82,6 +82,8 @@ enum request { REQUEST_NONE, REQUEST_SIGNAL, REQUEST_FAULT, REQUEST_RETURN };
 struct signal_state {
     enum request request;
     siginfo_t fault; /* REQUEST_FAULT, with the processor's trap number and error code */
+    bool unseen;     /* no signal of the host came with it */
+    int showing;     /* the signal that a tracer is shown, until it has let it through */
     int trap, error;
     uint64_t frame;     /* REQUEST_RETURN: the guest's struct frame */
     bool closed;        /* C has blocked everything on the host */
@@ -102,6 +104,7 @@ struct signal_state {
 
 static struct action actions[SIGNALS + 1];               /* as the guest set them */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of actions; innermost */
+static bool is_traced; /* by a parent that the guest has asked to */
 
 void signal_entry(int sig, siginfo_t *info, void *context);
 void signal_restorer(void);
@@ -914,7 +917,9 @@ void signal_handle(int sig, siginfo_t *info, ucontext_t *uc)
         finish_entry(cpu, uc);
         pc = cpu->back;
     }
-    if (is_eviction(info))
+    if (sig == cpu->signals->showing)
+        cpu->signals->showing = 0;
+    else if (is_eviction(info))
         handle_eviction(cpu, uc);
     else if (sig == SIGTRAP && handle_step(cpu, info, uc))
         ;
@@ -969,9 +974,34 @@ void signal_cancel_fault(struct cpu *cpu)
     cpu->pending = state->held || state->request;
 }
 
+void signal_be_traced(void)
+{
+    is_traced = true;
+}
+
+/* A fault that was found in C stops a traced process by a signal of the host's, as dying of it
+ * would anyway. False: the tracer has kept it from the guest. */
+static bool pass_tracer(struct cpu *cpu)
+{
+    struct signal_state *state = cpu->signals;
+    int sig = state->fault.si_signo;
+    if (!is_traced || !state->unseen || actions[sig].handler <= 1 || state->sent_mask & BIT(sig))
+        return true;
+    state->unseen = false;
+    state->showing = sig;
+    syscall(SYS_rt_tgsigqueueinfo, getpid(), cpu->tid, sig, &state->fault);
+    return !state->showing;
+}
+
 /* Nothing may come between here and jit_raise. */
 void signal_deliver(struct cpu *cpu)
 {
+    if (cpu->signals->request == REQUEST_FAULT && !pass_tracer(cpu)) {
+        cpu->signals->showing = 0;
+        signal_cancel_fault(cpu);
+        cpu->jump = jit_lookup_pad();
+        return;
+    }
     tell_plugins(cpu);
     cpu->signals->raised = signal_block(cpu);
     cpu->pending = 0;
@@ -991,6 +1021,7 @@ void signal_raise(struct cpu *cpu, int sig, int code, uint64_t addr, int trap, i
     state->trap = trap;
     state->error = error;
     state->request = REQUEST_FAULT;
+    state->unseen = true;
     state->told = true; /* by trap_x86_64.c, with the pc of the instruction */
     cpu->pending = 1;
 }
