@@ -223,8 +223,8 @@ static void test_followed(void **state)
     check_stream("stdout", "hello", r.out[0]);
     check_stream("stderr", "emu: ./set-id: runs natively: it changes user", r.out[1]);
     free_result(&r);
-    snprintf(command, sizeof command, "grep -q 'unlink.*set-id' %s/log && rm %s/log && rmdir %s", dir,
-             dir, dir);
+    snprintf(command, sizeof command, "grep -q 'unlink.*set-id' %s/log && rm %s/log && rmdir %s",
+             dir, dir, dir);
     assert_int_equal(system(command), 0);
 }
 
