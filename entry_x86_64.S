@@ -1,10 +1,10 @@
 /* entry_x86_64.S: the way into generated code and out of it.
  *
  * Generated code runs with all guest registers live, %gs:0 the struct cpu, and %fs the guest's if
- * there is FSGSBASE.
- * C runs on the thread's own stack with the host's %fs, but for what follows an exit that asks for
- * nothing but code: the guest's stays there until jit_use_libc(). Every exit stores the guest's state to the cpu and returns from jit_enter() with an
- * exit reason; plugin callbacks (jit_call_*) save, call and resume without leaving jit_enter().
+ * there is FSGSBASE. C runs on the thread's own stack with the host's %fs, but for what follows an
+ * exit that asks for nothing but code: the guest's stays there until jit_use_libc(). Every exit
+ * stores the guest's state to the cpu and returns from jit_enter() with an exit reason; plugin
+ * callbacks (jit_call_*) save, call and resume without leaving jit_enter().
  *
  * Nothing here may touch the guest's stack. signal.c knows the ranges between the exported
  * labels: a signal inside them finds the guest's registers partly moved and waits. */

@@ -662,6 +662,7 @@ static void interrupt_host(struct cpu *cpu, const siginfo_t *info, ucontext_t *u
         hold_signal(cpu, info, uc);
     if (is_about_to_exec(pc))
         uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)jit_exec_cancelled;
+    /* From there the way may lead back into the cache and pass no check. */
     if (is_between(pc, jit_enter_jump, jit_leave) || jit_in_pads(pc))
         uc->uc_mcontext.gregs[REG_EFL] |= FLAG_TF;
     else
@@ -990,14 +991,15 @@ static bool pass_tracer(struct cpu *cpu)
     state->unseen = false;
     state->showing = sig;
     syscall(SYS_rt_tgsigqueueinfo, getpid(), cpu->tid, sig, &state->fault);
-    return !state->showing;
+    bool kept = state->showing;
+    state->showing = 0;
+    return !kept;
 }
 
 /* Nothing may come between here and jit_raise. */
 void signal_deliver(struct cpu *cpu)
 {
     if (cpu->signals->request == REQUEST_FAULT && !pass_tracer(cpu)) {
-        cpu->signals->showing = 0;
         signal_cancel_fault(cpu);
         cpu->jump = jit_lookup_pad();
         return;
