@@ -618,10 +618,10 @@ static _Noreturn void run_program(char **argv)
     set_plugin_variable();
     use_files();
     tb_init();
-    signal_init();
-    elf_load(file, argv, envp);
 
     struct cpu *cpu = cpu_create();
+    signal_init(); /* handlers find the cpu by %gs */
+    elf_load(file, argv, envp);
     guest_set_start(cpu, image.entry_code, image.sp);
     cpu_loop(cpu);
 }
