@@ -184,8 +184,8 @@
     X(xsave,         "xsave", 0, IMAGE, "xsave64 (%rbx)", "R8 W16 W8 W8 24*W16 W8 16*W16", NONE) \
     X(xrstor,        "xsave", 0, "lea 512(%rbx), %rdi\n xor %eax, %eax\n mov $64, %ecx\n rep stosb\n" IMAGE \
                      "xsave64 (%rbx)\n", "xrstor64 (%rbx)", "4*R16 R16 R8 R8 8*R16 16*R16 16*R16", NONE) \
-    X(xsavec,        "xsavec", 0, "vzeroall\n fld1\n pcmpeqd %xmm0, %xmm0\n" IMAGE, "xsavec64 (%rbx)", \
-                     "W16 W8 W8 24*W16 W16", NONE) \
+    X(xsavec,        "xsavec", 0, "vzeroall\n fninit\n movw $0x27f, (%rbx)\n fldcw (%rbx)\n pcmpeqd %xmm0, %xmm0\n" \
+                     IMAGE, "xsavec64 (%rbx)", "W16 W8 W8 24*W16 W16", NONE) \
     X(sgdt,          ALWAYS, 0, "", "sldt (%rbx)", "W2", SAME) \
     X(fs_load,       ALWAYS, 0, "", "mov %fs:0, %rax", "R8", SAME) \
     X(prefetch,      ALWAYS, 0, "", "prefetcht0 (%rbx)", "", SAME) \
