@@ -250,7 +250,7 @@ enum insn_flag {
     INSN_ENDS_TB = 1 << 4,   /* QEMU ends its translation block behind it (plugin-visible shape) */
     INSN_ADDR32 = 1 << 5,    /* 67 prefix: effective addresses are 32 bits */
     INSN_USES_GS = 1 << 6,   /* reads or writes memory through %gs */
-    INSN_SETS_GS = 1 << 7,   /* mov/pop to %gs, lgs, rdgsbase, wrgsbase, mov from %gs: not copied */
+    INSN_SETS_GS = 1 << 7,   /* moves to and from %gs, lgs, rdgsbase, wrgsbase: not copied */
     INSN_USES_VEC = 1 << 8,  /* touches xmm/ymm/zmm */
     INSN_USES_MASK = 1 << 9, /* touches k0-k7 */
     INSN_USES_X87 = 1 << 10, /* touches the x87 or MMX stack */
@@ -355,6 +355,7 @@ struct cpu {
     uint32_t pending;       /* a signal waits for the guest to be at an instruction */
     volatile bool in_cache; /* runs code that a flush would drop, or is about to */
     uint8_t bare;           /* C runs with the guest's %fs: jit_use_libc */
+    uint16_t gs_selector;   /* guest's */
     uint8_t *vector_frame;  /* vector and x87 state in the kernel's form, for jit_raise */
     _Alignas(64) uint8_t vec[VEC_AREA];
     _Alignas(16) uint8_t x87[512]; /* while a plugin runs: the x87 state, as fxsave stores it */
@@ -835,7 +836,8 @@ bool guest_copy_string(char *buf, size_t size, uint64_t addr);
 /* ---- linux_mem.c: syscalls that change the address space
  * ------------------------------------------ */
 
-syscall_body mem_mmap, mem_munmap, mem_mprotect, mem_mremap, mem_brk, mem_shmat, mem_shmdt;
+syscall_body mem_mmap, mem_munmap, mem_mprotect, mem_mremap, mem_madvise, mem_brk, mem_shmat,
+    mem_shmdt;
 /* The guest's heap, [*start, *end): what brk has mapped. */
 void mem_heap(uint64_t *start, uint64_t *end);
 /* Before a call is made: lets the kernel write to pages with code that its arguments name, which

@@ -223,6 +223,25 @@ bool mem_mremap(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
     return true;
 }
 
+#define DONTNEED_LOCKED 24  /* MADV_DONTNEED_LOCKED, since Linux 5.18 */
+#define GUARD_INSTALL   102 /* MADV_GUARD_INSTALL, since 6.13 */
+
+/* Pages whose contents are dropped hold other code when they come back. What the kernel did before
+ * it failed is not known. */
+bool mem_madvise(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
+{
+    const int advice = (int)arg[2];
+
+    (void)cpu;
+    mem_lock();
+    *ret = host_syscall(SYS_madvise, arg);
+    if (advice == MADV_DONTNEED || advice == MADV_REMOVE || advice == DONTNEED_LOCKED ||
+        advice == GUARD_INSTALL)
+        tb_invalidate(arg[0], PAGE_UP(arg[1]));
+    mem_unlock();
+    return true;
+}
+
 /* ---- what the kernel writes ---- */
 
 #define RESULT_MAX 512 /* no structure that a call fills is larger */

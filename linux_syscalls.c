@@ -145,6 +145,8 @@ static bool do_arch_prctl(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
     switch (arg[0]) {
     case SET_GS:
         *ret = set_base(&cpu->gs_base, arg[1]);
+        if (*ret == 0)
+            cpu->gs_selector = 0;
         break;
     case SET_FS:
         *ret = set_base(&cpu->fs_base, arg[1]);
@@ -267,7 +269,7 @@ static const struct syscall_row rows[] = {
     [25] = {"mremap", "=puuxp", mem_mremap},
     [26] = {"msync", "pux", NULL},
     [27] = {"mincore", "pup", NULL},
-    [28] = {"madvise", "pud", NULL},
+    [28] = {"madvise", "pud", mem_madvise},
     [29] = {"shmget", "dux", NULL},
     [30] = {"shmat", "=dpx", mem_shmat},
     [31] = {"shmctl", "ddp", NULL},

@@ -103,6 +103,28 @@ static void replace_mappings(void)
     munmap(at, 2 * PAGE);
 }
 
+/* What was written to private pages of a file is dropped: the file's code is back. */
+static void drop_changes(void)
+{
+    unsigned char file[PAGE];
+    int fd = memfd_create("code", 0);
+    long sum = 0;
+
+    put_function(file, 7);
+    if (write(fd, file, PAGE) != PAGE)
+        return;
+    unsigned char *at = map(1, RWX, MAP_PRIVATE, fd);
+    for (int i = 0; i < 50; i++) {
+        sum += run(at);
+        at[1] = 100;
+        sum += run(at);
+        madvise(at, PAGE, MADV_DONTNEED);
+    }
+    printf("dropped changes %ld\n", sum);
+    munmap(at, PAGE);
+    close(fd);
+}
+
 static volatile int faults;
 
 /* Goes on behind a call that faulted, with -1. */
@@ -421,6 +443,7 @@ int main(void)
 {
     two_views();
     replace_mappings();
+    drop_changes();
     toggle_execution();
     written_by_kernel();
     patch_call();
