@@ -41,6 +41,7 @@ void guest_copy_state(struct cpu *to, const struct cpu *from)
     to->pc = from->pc;
     to->fs_base = from->fs_base;
     to->gs_base = from->gs_base;
+    to->gs_selector = from->gs_selector;
     to->vec_class = from->vec_class;
     to->mxcsr = from->mxcsr;
 }
@@ -81,6 +82,7 @@ void guest_set_start(struct cpu *cpu, uint64_t pc, uint64_t sp)
     cpu->pc = pc;
     cpu->flags = FLAGS_START;
     cpu->fs_base = cpu->gs_base = 0;
+    cpu->gs_selector = 0;
     cpu->mxcsr = MXCSR_START;
 }
 

@@ -1295,7 +1295,7 @@ X(BPP(g0FA7, 0xD0, F3),      "xcrypt-cbc",        __,   __,   __,   __,   R,  IM
 X(BPP(g0FA7, 0xD8, F3),      "xcrypt-ctr",        __,   __,   __,   __,   R,  IM(ALL) | OTHER)
 X(BPP(g0FA7, 0xE0, F3),      "xcrypt-cfb",        __,   __,   __,   __,   R,  IM(ALL) | OTHER)
 X(BPP(g0FA7, 0xE8, F3),      "xcrypt-ofb",        __,   __,   __,   __,   R,  IM(ALL) | OTHER)
-X(OF(0xA8, __),              "push*",             GS,   __,   __,   __,   R,  D64 | IM(PUSH))
+X(OF(0xA8, __),              "push*",             GS,   __,   __,   __,   R,  D64 | IM(PUSH) | SETS_GS)
 X(OF(0xA9, __),              "pop*",              GS,   __,   __,   __,   R,  D64 | IM(POP) | SETS_GS)
 X(OF(0xAA, __),              "rsm",               __,   __,   __,   __,   R,  FL(ALL) | ENDS_TB)
 X(OF(0xAB, __),              "bts*",              Ev,   Gv,   __,   __,   M,  FL(BT) | BITS | LOCK)

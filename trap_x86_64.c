@@ -18,8 +18,12 @@
 #define TRAP_GP     13
 #define TRAP_PF     14
 
-#define FETCH_ERROR 0x14 /* page fault error code: instruction fetch, user mode */
-#define PROT_ERROR  0x01 /* and the page is there */
+#define PROT_ERROR  0x01 /* page fault error code: the page is there */
+#define WRITE_ERROR 0x02
+#define USER_ERROR  0x04
+#define FETCH_ERROR 0x14 /* in user mode */
+
+#define RPL         3 /* of a selector: the privilege asked for */
 
 static void raise_undefined(struct cpu *cpu)
 {
@@ -85,57 +89,6 @@ static int operand_register(const struct insn *in)
     return (in->modrm & 7) | (in->rex & 1) << 3;
 }
 
-/* rdgsbase and wrgsbase: the real base is the cpu's. */
-static bool run_gs_base(struct cpu *cpu, const struct insn *in)
-{
-    uint64_t *reg = &cpu->reg[operand_register(in)];
-    uint64_t mask = in->rex & 8 ? UINT64_MAX : UINT32_MAX;
-    if (in->map != 1 || in->opcode != 0xae || in->modrm < 0xc0)
-        return false;
-    if ((in->modrm >> 3 & 7) == 1)
-        *reg = cpu->gs_base & mask;
-    else
-        cpu->gs_base = *reg & mask;
-    return true;
-}
-
-/* The selectors are always null in a 64-bit program; loading a null one clears the base. Of %fs
- * only the loads come here. */
-static bool run_selector(struct cpu *cpu, const struct insn *in)
-{
-    uint64_t *base = in->flags & INSN_SETS_FS ? &cpu->fs_base : &cpu->gs_base;
-    uint16_t zero = 0;
-    if (in->map == 0 && in->opcode == 0x8e) {
-        *base = 0;
-    } else if (in->map == 0 && in->opcode == 0x8c && in->modrm >= 0xc0) {
-        uint64_t *reg = &cpu->reg[operand_register(in)];
-        *reg = in->opsize == 2 ? *reg & ~0xffffull : 0;
-    } else if (in->map == 0 && in->opcode == 0x8c) {
-        return guest_copy((void *)address_of(cpu, in), &zero, sizeof(zero));
-    } else if (in->map == 1 && in->opcode == 0xa8) {
-        uint64_t word = 0;
-        guest_set_sp(cpu, guest_sp(cpu) - 8);
-        return guest_copy((void *)guest_sp(cpu), &word, sizeof(word));
-    } else if (in->map == 1 && (in->opcode == 0xa9 || in->opcode == 0xa1)) {
-        *base = 0;
-        guest_set_sp(cpu, guest_sp(cpu) + 8);
-    } else {
-        return false;
-    }
-    return true;
-}
-
-/* ---- far transfers: there is one code segment to go to, and one for the stack ---- */
-
-#define USER_CS     0x33
-#define USER32_CS   0x23
-#define USER_SS     0x2b
-#define RPL         3
-#define IRET_FLAGS  0x254dd5 /* what iret changes in user mode: also TF, NT, AC, ID */
-#define IRET_WORDS  5
-#define WRITE_ERROR 2
-#define USER_ERROR  4
-
 static void raise_page_fault(struct cpu *cpu, uint64_t address, int error)
 {
     struct vma vma;
@@ -155,6 +108,118 @@ static bool read_words(struct cpu *cpu, uint64_t address, unsigned size, uint64_
         }
     return true;
 }
+
+/* Writes a word of size bytes; false: the fault is raised. */
+static bool write_word(struct cpu *cpu, uint64_t address, unsigned size, uint64_t word)
+{
+    if (guest_copy((void *)address, &word, size))
+        return true;
+    raise_page_fault(cpu, address, WRITE_ERROR);
+    return false;
+}
+
+/* rdgsbase and wrgsbase: the real base is the cpu's. */
+static bool run_gs_base(struct cpu *cpu, const struct insn *in)
+{
+    uint64_t *reg = &cpu->reg[operand_register(in)];
+    uint64_t mask = in->rex & 8 ? UINT64_MAX : UINT32_MAX;
+    if (in->map != 1 || in->opcode != 0xae || in->modrm < 0xc0)
+        return false;
+    if ((in->modrm >> 3 & 7) == 1)
+        *reg = cpu->gs_base & mask;
+    else
+        cpu->gs_base = *reg & mask;
+    cpu->pc += in->len;
+    return true;
+}
+
+/* ---- %fs and %gs as selectors; of %fs only the loads come here ---- */
+
+/* What a load checks, and verr with it: null, or a segment that the program may read. */
+static bool is_loadable(uint64_t selector)
+{
+    bool readable;
+    __asm__("verr %w1" : "=@ccz"(readable) : "r"(selector));
+    return readable || (selector & ~(uint64_t)RPL) == 0;
+}
+
+/* False: the fault is raised. The segments that there are begin at 0. */
+static bool load_selector(struct cpu *cpu, const struct insn *in, uint64_t selector)
+{
+    selector &= 0xffff;
+    if (!is_loadable(selector)) {
+        raise_protection(cpu, (int)(selector & ~(uint64_t)RPL));
+        return false;
+    }
+    if (in->flags & INSN_SETS_FS) {
+        cpu->fs_base = 0;
+    } else {
+        cpu->gs_base = 0;
+        cpu->gs_selector = (uint16_t)selector;
+    }
+    return true;
+}
+
+static bool run_load(struct cpu *cpu, const struct insn *in)
+{
+    uint64_t selector = cpu->reg[operand_register(in)];
+    return (in->modrm >= 0xc0 || read_words(cpu, address_of(cpu, in), 2, &selector, 1)) &&
+           load_selector(cpu, in, selector);
+}
+
+static bool run_store(struct cpu *cpu, const struct insn *in)
+{
+    uint64_t *reg = &cpu->reg[operand_register(in)];
+    if (in->modrm < 0xc0)
+        return write_word(cpu, address_of(cpu, in), 2, cpu->gs_selector);
+    *reg = (in->opsize == 2 ? *reg & ~0xffffull : 0) | cpu->gs_selector;
+    return true;
+}
+
+static bool run_push(struct cpu *cpu, const struct insn *in)
+{
+    if (!write_word(cpu, guest_sp(cpu) - in->opsize, in->opsize, cpu->gs_selector))
+        return false;
+    guest_set_sp(cpu, guest_sp(cpu) - in->opsize);
+    return true;
+}
+
+static bool run_pop(struct cpu *cpu, const struct insn *in)
+{
+    uint64_t selector;
+    if (!read_words(cpu, guest_sp(cpu), in->opsize, &selector, 1) ||
+        !load_selector(cpu, in, selector))
+        return false;
+    guest_set_sp(cpu, guest_sp(cpu) + in->opsize);
+    return true;
+}
+
+static bool run_selector(struct cpu *cpu, const struct insn *in)
+{
+    static const struct {
+        uint8_t map, opcode;
+        bool (*run)(struct cpu *, const struct insn *); /* false: the fault is raised */
+    } rows[] = {{0, 0x8e, run_load},
+                {0, 0x8c, run_store},
+                {1, 0xa8, run_push},
+                {1, 0xa9, run_pop},
+                {1, 0xa1, run_pop}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (in->map == rows[i].map && in->opcode == rows[i].opcode) {
+            if (rows[i].run(cpu, in))
+                cpu->pc += in->len;
+            return true;
+        }
+    return false;
+}
+
+/* ---- far transfers: there is one code segment to go to, and one for the stack ---- */
+
+#define USER_CS    0x33
+#define USER32_CS  0x23
+#define USER_SS    0x2b
+#define IRET_FLAGS 0x254dd5 /* what iret changes in user mode: also TF, NT, AC, ID */
+#define IRET_WORDS 5
 
 /* Where the transfer leads; false: the fault is raised. A jump or call may name the segment with
  * more privilege than it gets. */
@@ -216,10 +281,8 @@ static void run_far_branch(struct cpu *cpu, const struct insn *in, bool calls)
         return;
     for (int i = 1; calls && i >= 0; i--) {
         sp -= size;
-        if (!guest_copy((void *)sp, &pushed[i], size)) {
-            raise_page_fault(cpu, sp, WRITE_ERROR);
+        if (!write_word(cpu, sp, size, pushed[i]))
             return;
-        }
     }
     cpu->pc = offset;
     guest_set_sp(cpu, sp);
@@ -263,11 +326,7 @@ void guest_trap(struct cpu *cpu)
         return;
     }
     if ((in.flags & INSN_SETS_GS && run_gs_base(cpu, &in)) ||
-        (in.flags & (INSN_SETS_GS | INSN_SETS_FS) && run_selector(cpu, &in))) {
-        cpu->pc += in.len;
-        return;
-    }
-    if (run_far(cpu, &in))
+        (in.flags & (INSN_SETS_GS | INSN_SETS_FS) && run_selector(cpu, &in)) || run_far(cpu, &in))
         return;
     if (runs_in_cache(&in)) { /* another thread has put it there meanwhile */
         tb_invalidate(cpu->pc, in.len);

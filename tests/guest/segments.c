@@ -1,10 +1,13 @@
 /* %fs and %gs as base registers: thread-local storage, arch_prctl, and the FSGSBASE instructions
  * where the kernel allows them. */
 #include <asm/prctl.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/auxv.h>
 #include <sys/syscall.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 static __thread int local = 5;
@@ -111,6 +114,81 @@ __attribute__((target("fsgsbase"))) static void use_instructions(void)
     printf("wrfsbase %llx\n", (unsigned long long)v);
 }
 
+static sigjmp_buf back;
+
+static void report(int sig, siginfo_t *info, void *context)
+{
+    ucontext_t *uc = context;
+
+    printf(" signal %d code %x error %llx address %p\n", sig, (unsigned)info->si_code,
+           (unsigned long long)uc->uc_mcontext.gregs[REG_ERR], info->si_addr);
+    siglongjmp(back, 1);
+}
+
+/* Loads a selector into %gs in the three ways that there are. */
+static void load_gs(unsigned long selector, int way)
+{
+    if (sigsetjmp(back, 1))
+        return;
+    printf("selector %lx way %d:", selector, way);
+    if (way == 0)
+        __asm__ volatile("mov %w0, %%gs" : : "r"(selector));
+    else if (way == 1)
+        __asm__ volatile("mov %0, %%gs" : : "m"(selector));
+    else
+        __asm__ volatile("push %0\n\tpop %%gs" : : "r"(selector) : "memory");
+    uint64_t wide = ~0ull, pushed, low = ~0ull;
+    uint16_t stored;
+    __asm__ volatile("mov %%gs, %k0\n\tmov %%gs, %1\n\tpush %%gs\n\tpop %2\n\tmov %%gs, %w3"
+                     : "+r"(wide), "=m"(stored), "=r"(pushed), "+r"(low));
+    printf(" reads %llx %x %llx %llx, base", (unsigned long long)wide, stored,
+           (unsigned long long)pushed, (unsigned long long)low);
+    syscall(SYS_arch_prctl, ARCH_GET_GS, &pushed);
+    printf(" %llx\n", (unsigned long long)pushed);
+}
+
+/* A selector in %fs means another base: nothing may use the thread's memory until it is back. */
+static void load_fs(unsigned long selector)
+{
+    long fs, ok;
+
+    if (sigsetjmp(back, 1))
+        return;
+    printf("%%fs %lx:", selector);
+    syscall(SYS_arch_prctl, ARCH_GET_FS, &fs);
+    __asm__ volatile("mov %w[selector], %%fs\n\t"
+                     "mov %%fs:(%[selector_at]), %[ok]\n\t"
+                     "mov $158, %%eax\n\tmov $0x1002, %%edi\n\tmov %[fs], %%rsi\n\tsyscall"
+                     : [ok] "=&r"(ok)
+                     : [selector] "r"(selector), [selector_at] "r"(&selector), [fs] "r"(fs)
+                     : "rax", "rcx", "rdi", "rsi", "r11", "memory");
+    printf(" reads %lx\n", ok);
+}
+
+static void use_selectors(void)
+{
+    struct sigaction act = {.sa_sigaction = report, .sa_flags = SA_SIGINFO};
+    /* null ones, user data and code, the kernel's, past the table, of a table that is not there */
+    static const unsigned short selectors[] = {0, 3, 0x2b, 0x2a, 0x33, 0x10, 0x18, 0xffff, 0x7};
+
+    sigaction(SIGSEGV, &act, NULL);
+    for (size_t i = 0; i < sizeof selectors / sizeof *selectors; i++)
+        for (int way = 0; way < 3; way++)
+            load_gs(selectors[i], way);
+    syscall(SYS_arch_prctl, ARCH_SET_GS, area);
+    load_gs(0x2b, 0);
+    syscall(SYS_arch_prctl, ARCH_SET_GS, area);
+    unsigned selector;
+    __asm__ volatile("mov %%gs, %0" : "=r"(selector));
+    printf("reset %x\n", selector);
+    load_fs(0x2b);
+    load_fs(0x18);
+    if (!sigsetjmp(back, 1))
+        __asm__ volatile("mov 8, %gs");
+    if (!sigsetjmp(back, 1))
+        __asm__ volatile("mov %gs, 8");
+}
+
 int main(void)
 {
     uint64_t fs;
@@ -123,6 +201,7 @@ int main(void)
     use_fs();
     if (getauxval(AT_HWCAP2) & 2)
         use_instructions();
+    use_selectors();
     printf("local %d\n", local);
     return 0;
 }
