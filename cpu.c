@@ -191,6 +191,7 @@ static void find_code(struct cpu *cpu, uint64_t reason)
     bool fresh = reason == EXIT_LINK && cpu->generation == tb_generation();
     struct link *link = fresh ? (struct link *)cpu->exit_arg : NULL;
     enum tb_entry entry = link && link->call ? ENTRY_CALL : entries[reason];
+    stats.looked_up[reason]++;
     struct tb *tb = tb_find(cpu, cpu->pc, entry);
     if (!tb) {
         tb_unlock();

@@ -89,6 +89,7 @@ static const struct log_name log_names[] = {
     {"nochain", LOG_NOCHAIN, "do not link translated blocks to each other"},
     {"page",    LOG_PAGE,    "show guest mappings at start"},
     {"plugin",  LOG_PLUGIN,  "show what plugins print"},
+    {"stats",   LOG_STATS,   "show at the end how much was translated and looked up"},
     {"strace",  LOG_STRACE,  "show every system call with its result"},
     {"out_asm", 0, NULL}, {"op", 0, NULL}, {"op_opt", 0, NULL}, {"op_ind", 0, NULL},
     {"op_plugin", 0, NULL}, {"int", 0, NULL}, {"exec", 0, NULL}, {"cpu", 0, NULL},

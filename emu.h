@@ -31,6 +31,7 @@ enum log_item {
     LOG_PLUGIN = 1 << 2,  /* text from qemu_plugin_outs */
     LOG_STRACE = 1 << 3,  /* system calls */
     LOG_PAGE = 1 << 4,    /* guest mappings at start */
+    LOG_STATS = 1 << 5,   /* what was translated and looked up; not QEMU's */
 };
 
 struct options {
@@ -727,6 +728,21 @@ void tb_fork_child(void);
 void tb_note_entry(uint64_t pc, enum tb_entry entry);
 /* Changes with every flush: a struct link or tb from before it is gone. */
 unsigned tb_generation(void);
+
+/* ---- stats.c: what -d stats shows
+ * -------------------------------------------------------------------- */
+
+/* Counted under tb_lock, since the start or the fork. */
+extern struct stats {
+    uint64_t superblocks, blocks, insns, guest_bytes; /* translated, again after a flush */
+    uint64_t host_bytes;                              /* made of them, with stubs and entries */
+    uint64_t flushes;
+    uint64_t looked_up[8];   /* by EXIT_*: how often code asked where to go on */
+    uint64_t translation_ns; /* of CPU time; with LOG_STATS only */
+} stats;
+uint64_t stats_clock(void); /* the thread's CPU time, ns */
+/* At the end of a program. */
+void stats_print(void);
 
 /* ---- smc.c: guest code that changes
  * ---------------------------------------------------------------- */

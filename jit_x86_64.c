@@ -1790,6 +1790,7 @@ bool jit_lower(struct superblock *sb, const struct unit *unit, enum tb_entry ent
         return false;
     }
     sb->host_end = l.e.p;
+    stats.host_bytes += (uint64_t)((l.e.p - cache.hot) + (cache.cold - l.cold));
     cache.hot = l.e.p;
     cache.cold = l.cold;
     tb_insert(sb);
@@ -1804,6 +1805,7 @@ static uint8_t *cold_extend(size_t size)
 {
     if (cache.cold - size < cache.hot)
         return NULL;
+    stats.host_bytes += size;
     return cache.cold -= size;
 }
 

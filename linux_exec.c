@@ -259,6 +259,7 @@ static int64_t exec_program(struct cpu *cpu, const struct exec_call *call)
     if (!looks_executable(call))
         return call_kernel(cpu, call);
     qemu_plugin_atexit_cb();
+    stats_print();
     name_program(call, name, sizeof name);
     fd = opt.follow_exec ? open_followed(call, name) : -1;
     ret = fd < 0 ? call_kernel(cpu, call) : exec_under_emu(cpu, call, fd, name);

@@ -60,6 +60,7 @@ void preexit_cleanup(struct cpu *cpu, int status)
 {
     (void)cpu;
     qemu_plugin_atexit_cb();
+    stats_print();
     for (;;)
         syscall(SYS_exit_group, status);
 }

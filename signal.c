@@ -215,6 +215,7 @@ _Noreturn void signal_die(struct cpu *cpu, int sig)
     struct action fatal = {0};
     uint64_t only = ~BIT(sig);
     qemu_plugin_atexit_cb();
+    stats_print();
     set_host_action(sig, &fatal);
     syscall(SYS_kill, getpid(), sig);
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &only, NULL, sizeof(only));
@@ -417,6 +418,7 @@ static void die_as_guest(const siginfo_t *info, ucontext_t *uc)
 {
     struct action fatal = {0};
     qemu_plugin_atexit_cb();
+    stats_print();
     set_host_action(info->si_signo, &fatal);
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &(uint64_t){~0ull}, NULL, sizeof(uint64_t));
     queue_signal(info);

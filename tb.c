@@ -237,6 +237,9 @@ static void insert_tb(struct tb *tb)
             jit_table_set(tb, by);
     tb->next = *bucket;
     *bucket = tb;
+    stats.blocks++;
+    stats.insns += tb->n_insns;
+    stats.guest_bytes += tb->size;
     filter_add(tb->pc);
     if (opt.log & LOG_NOCHAIN)
         return;
@@ -248,6 +251,7 @@ static void insert_tb(struct tb *tb)
 void tb_insert(struct superblock *sb)
 {
     cache.by_host[cache.n++] = sb;
+    stats.superblocks++;
     for (int i = 0; i < sb->n_tbs; i++)
         insert_tb(&sb->tb[i]);
     for (int i = 0; i < sb->n_pages; i++) {
@@ -508,6 +512,7 @@ void tb_flush(void)
     cache.n = 0;
     cache.meta = (uint8_t *)(cache.tables + 1);
     cache.generation++;
+    stats.flushes++;
     jit_reset();
     qemu_plugin_flush_cb();
     if (!is_stopper)
@@ -580,4 +585,5 @@ void tb_before_fork(struct cpu *cpu)
 void tb_fork_child(void)
 {
     teaches = lessons;
+    stats = (struct stats){0};
 }

@@ -388,7 +388,7 @@ static struct tb *translate_unit(struct cpu *cpu, struct superblock *pages, enum
     return NULL;
 }
 
-struct tb *translator_loop(struct cpu *cpu, uint64_t pc, enum tb_entry entry)
+static struct tb *translate(struct cpu *cpu, uint64_t pc, enum tb_entry entry)
 {
     unit.max_insns = TB_MAX_INSNS;
     for (;;) {
@@ -406,6 +406,17 @@ struct tb *translator_loop(struct cpu *cpu, uint64_t pc, enum tb_entry entry)
         if (before == tb_generation())
             tb_flush();
     }
+}
+
+struct tb *translator_loop(struct cpu *cpu, uint64_t pc, enum tb_entry entry)
+{
+    if (!(opt.log & LOG_STATS))
+        return translate(cpu, pc, entry);
+    jit_use_libc(cpu);
+    uint64_t start = stats_clock();
+    struct tb *tb = translate(cpu, pc, entry);
+    stats.translation_ns += stats_clock() - start;
+    return tb;
 }
 
 void translate_again(const struct superblock *sb, struct unit *u)

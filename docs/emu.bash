@@ -15,7 +15,7 @@ _emu()
         esac
     done
     case $prev in
-    -d) COMPREPLY=($(compgen -W 'in_asm nochain page plugin strace all help' -- "$cur")) ;;
+    -d) COMPREPLY=($(compgen -W 'in_asm nochain page plugin stats strace all help' -- "$cur")) ;;
     -syntax) COMPREPLY=($(compgen -W 'att intel' -- "$cur")) ;;
     *)
         if [[ $cur == -* ]]; then

@@ -86,6 +86,7 @@ static const struct row rows[] = {
     {"-strace",           {"-strace", HELLO}, {0}, 7 << 8, "hello", "write(1,"},
     {"strace variable",   {HELLO}, {"QEMU_STRACE=1"}, 7 << 8, "hello", "write(1,"},
     {"-d page",           {"-d", "page", HELLO}, {0}, 7 << 8, "hello", "r-x\n"},
+    {"-d stats",          {"-d", "stats", "/bin/sh", "-c", HELLO}, {0}, 7 << 8, "hello", "superblocks "},
     {"-d in_asm",         {"-d", "in_asm", "@hello-static"}, {0}, 7 << 8, "hello",
                           ":  0f 05                    syscall  \n"},
     {"-follow-exec",      {"-follow-exec", "-strace", "/usr/bin/env", "-i", HELLO}, {0}, 7 << 8,
@@ -228,9 +229,30 @@ static void test_followed(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* The log of translated blocks says how many they are, of how many instructions and bytes. The one
+ * that does not fit any more is logged again behind the flush. */
+static void test_stats(void **state)
+{
+    static const char count[] =
+        "%s -d in_asm,stats%s %s/hello-static 2>&1 >/dev/null | awk '"
+        "/^IN:/ { blocks++ } /^0x.*:  / { for (i = 2; $i ~ /^[0-9a-f][0-9a-f]$/; i++) bytes++ }"
+        "/^0x.*:  .*  / { insns++ } /^blocks/ { said_blocks = $2 } /^instructions/ { said = $2 }"
+        "/^guest bytes/ { said_bytes = $3 } /^flushes/ { flushes = $2 } /^CPU us/ { cpu = $3 }"
+        "/^translation us/ { us = $3 } END { print blocks, insns, bytes, flushes, us, cpu;"
+        "exit !(blocks > 100 && blocks == said_blocks + flushes && us > 0 && cpu > us &&"
+        "(%d ? flushes > 0 : !flushes && insns == said && bytes == said_bytes)) }'";
+    char command[sizeof count + 2 * MAX_PATH + 32];
+
+    (void)state;
+    snprintf(command, sizeof command, count, emu_path, "", guest_dir, 0);
+    assert_int_equal(system(command), 0);
+    snprintf(command, sizeof command, count, emu_path, " -tb-size 64K", guest_dir, 1);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
-    struct CMUnitTest tests[ROWS + 3];
+    struct CMUnitTest tests[ROWS + 4];
 
     locate_emu();
     for (size_t i = 0; i < ROWS; i++)
@@ -240,5 +262,6 @@ int main(void)
     tests[ROWS] = (struct CMUnitTest){.name = "log file", .test_func = test_log_file};
     tests[ROWS + 1] = (struct CMUnitTest){.name = "followed", .test_func = test_followed};
     tests[ROWS + 2] = (struct CMUnitTest){.name = "kept log", .test_func = test_kept_log};
-    return _cmocka_run_group_tests("options", tests, ROWS + 3, NULL, NULL);
+    tests[ROWS + 3] = (struct CMUnitTest){.name = "stats", .test_func = test_stats};
+    return _cmocka_run_group_tests("options", tests, ROWS + 4, NULL, NULL);
 }
