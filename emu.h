@@ -811,6 +811,7 @@ bool clone_fork(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
 bool clone_vfork(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
 bool clone_clone(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
 bool clone_set_tid_address(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
+bool clone_get_tid_address(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
 bool clone_exit(struct cpu *cpu, const uint64_t *arg, int64_t *ret);
 
 /* ---- linux_exec.c: bodies of execve and execveat

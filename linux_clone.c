@@ -337,6 +337,17 @@ bool clone_set_tid_address(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
     return true;
 }
 
+/* prctl(PR_GET_TID_ADDRESS), if the kernel has it: what that tells of other threads is the host's. */
+bool clone_get_tid_address(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
+{
+    if (is_first_thread(cpu))
+        return false;
+    *ret = host_syscall(SYS_prctl, arg);
+    if (*ret == 0 && !guest_copy((void *)arg[1], &cpu->clear_tid, sizeof cpu->clear_tid))
+        *ret = -EFAULT;
+    return true;
+}
+
 bool clone_exit(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
 {
     (void)ret;

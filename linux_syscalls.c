@@ -184,7 +184,8 @@ static bool do_prctl(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
         {65, EINVAL}, /* PR_SET_MDWE: translations are writable code */
     };
 
-    (void)cpu;
+    if (arg[0] == PR_GET_TID_ADDRESS)
+        return clone_get_tid_address(cpu, arg, ret);
     if (arg[0] == PR_SET_MM && is_emu_part(arg[1])) {
         *ret = -EPERM;
         return true;

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -187,8 +188,12 @@ static atomic_int runs, go;
 
 static int run_until_told(void *arg)
 {
+    void *address = NULL;
+
     if (arg)
         syscall(SYS_set_tid_address, arg);
+    else if (!prctl(PR_GET_TID_ADDRESS, &address)) /* not every kernel tells */
+        syscall(SYS_set_tid_address, address);
     runs = 1;
     while (!go)
         ;
