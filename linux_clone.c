@@ -337,7 +337,8 @@ bool clone_set_tid_address(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
     return true;
 }
 
-/* prctl(PR_GET_TID_ADDRESS), if the kernel has it: what that tells of other threads is the host's. */
+/* prctl(PR_GET_TID_ADDRESS), if the kernel has it: what that tells of other threads is the host's.
+ */
 bool clone_get_tid_address(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
 {
     if (is_first_thread(cpu))
