@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
@@ -199,20 +200,30 @@ static void write_coverage(FILE *out)
     free(counts);
 }
 
+/* A plain file is whole or not there: it is written under another name first. A device, a pipe or
+ * a link stays what it is. */
+static bool write_file(const char *name)
+{
+    char temporary[4128];
+    struct stat st;
+    bool plain = lstat(name, &st) || S_ISREG(st.st_mode);
+    snprintf(temporary, sizeof temporary, "%s.%d.tmp", name, getpid());
+    FILE *out = fopen(plain ? temporary : name, "wbe");
+    if (out)
+        write_coverage(out);
+    return out && !fclose(out) && (!plain || !rename(temporary, name));
+}
+
 /* May be called more than once: a failed execve is not the end. */
 static void plugin_exit(qemu_plugin_id_t id, void *userdata)
 {
     (void)id, (void)userdata;
-    char name[4096], temporary[4128];
+    char name[4096];
     name_file(name, sizeof name, filename, first_pid);
-    snprintf(temporary, sizeof temporary, "%s.%d.tmp", name, getpid());
     pthread_mutex_lock(&lock);
     if (!qemu_format)
         modules_scan(&modules);
-    FILE *out = fopen(temporary, "wbe");
-    if (out)
-        write_coverage(out);
-    if (!out || fclose(out) || rename(temporary, name))
+    if (!write_file(name))
         fprintf(stderr, "drcov: cannot write %s: %s\n", name, strerror(errno));
     pthread_mutex_unlock(&lock);
 }

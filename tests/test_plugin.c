@@ -1125,6 +1125,25 @@ static void test_drcov_complete(void **state)
     free_result(&r);
 }
 
+/* What is written to and is no plain file is still there afterwards: /dev/null, too. */
+static void test_drcov_link(void **state)
+{
+    struct trace t = {0};
+    struct result r;
+
+    (void)state;
+    free(read_command("cd '%s' && ln -sf l.drcov link.drcov", plugin_dir));
+    run_emu(
+        &r,
+        (const char *const[]){"-plugin", "libdrcov.so,filename=link.drcov", "%/hello-static", NULL},
+        NULL);
+    assert_int_equal(r.status, HELLO);
+    read_trace(&t, "l.drcov");
+    check_blocks(&t);
+    free(t.text);
+    free_result(&r);
+}
+
 /* An instruction ran as often as the blocks that contain it. */
 static void test_drcov_hits(void **state)
 {
@@ -1279,6 +1298,7 @@ int main(int argc, char **argv)
         {"header", test_header},
         {"drcov", test_drcov},
         {"drcov complete", test_drcov_complete},
+        {"drcov link", test_drcov_link},
         {"drcov hits", test_drcov_hits},
         {"drcov fork", test_drcov_fork},
         {"drcov exec", test_drcov_exec},
