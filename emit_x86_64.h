@@ -122,6 +122,20 @@ static inline void emit_store_gs_imm32(struct emit *e, int32_t disp, uint32_t im
     emit_u32(e, imm);
 }
 
+/* mov word gs:[disp], imm */
+static inline void emit_store_gs_imm16(struct emit *e, int32_t disp, unsigned imm)
+{
+    emit_mark(e);
+    emit_u8(e, 0x65);
+    emit_u8(e, 0x66);
+    emit_u8(e, 0xc7);
+    emit_u8(e, 0x04);
+    emit_u8(e, 0x25);
+    emit_u32(e, (uint32_t)disp);
+    emit_u8(e, imm & 0xff);
+    emit_u8(e, imm >> 8);
+}
+
 /* mov qword gs:[disp], imm */
 static inline void emit_store_gs_imm(struct emit *e, int32_t disp, uint64_t imm)
 {
@@ -303,6 +317,18 @@ static inline void emit_movzx_ecx_cx(struct emit *e)
     emit_u8(e, 0x0f);
     emit_u8(e, 0xb7);
     emit_u8(e, 0xc9);
+}
+
+/* movzx ecx, word gs:[disp] */
+static inline void emit_movzx_ecx_gs16(struct emit *e, int32_t disp)
+{
+    emit_mark(e);
+    emit_u8(e, 0x65);
+    emit_u8(e, 0x0f);
+    emit_u8(e, 0xb7);
+    emit_u8(e, 0x0c);
+    emit_u8(e, 0x25);
+    emit_u32(e, (uint32_t)disp);
 }
 
 /* movzx ecx, ax */

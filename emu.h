@@ -558,6 +558,7 @@ struct roll {
     bool clean;        /* between two guest instructions, before any instrumentation */
     bool write;        /* reads what the guest instruction, if it faults, fails to write */
     bool flags_lost;   /* dead flags are not the guest's any more */
+    bool part;         /* a repetition in parts: the elements of the others are in slot 0 */
     uint8_t n_spilled; /* spilled registers are restored first */
     struct {
         uint8_t reg, slot;

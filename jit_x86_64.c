@@ -9,7 +9,7 @@
  * more than to address the guest's %fs operands as its %gs ones.
  *
  * Spill slots, at gs:[CPU_SLOT + 8 n]:
- *   0  rcx around an indirect branch or a syscall
+ *   0  rcx around an indirect branch or a syscall; elements of a repetition
  *   1  guest target of an indirect branch
  *   2  first scratch register      3  second scratch register
  *   5  meminfo word                6  which cpu->vaddr, for jit_call_mem_op
@@ -1254,40 +1254,186 @@ static void lower_mem_after(struct lower *l, unsigned i)
         lower_mem_operands(l, i, order == MEM_AROUND ? MEM_WRITE : MEM_READ | MEM_WRITE);
 }
 
+/* ---- repetitions
+ * --------------------------------------------------------------------------------------------
+ * QEMU 10.2 leaves a repeated string instruction each time that the elements still to come are one
+ * more than a multiple of 65536, but for a single one, and enters it again as a block of its own:
+ * block and instruction run, and count, once more. Code that reports one of them does the same. */
+
+static bool counts_runs(const struct lower *l)
+{
+    const struct plugin_op *op = l->unit->ops[l->tb];
+    for (size_t n = l->unit->n_ops[l->tb]; n > 0; n--, op++)
+        if (op->place != PLACE_MEM)
+            return true;
+    return false;
+}
+
+static bool is_compare(const struct insn *in)
+{
+    return (in->opcode & 0xf6) == 0xa6; /* cmps a6 a7, scas ae af */
+}
+
+/* The condition on which a repetition of cmps or scas ends. */
+static int end_condition(const struct insn *in)
+{
+    return in->flags & INSN_REP ? CC_NE : CC_E;
+}
+
+static void lower_string(struct lower *l, const struct insn *in, const uint8_t *code, bool once)
+{
+    if (uses_moved(in))
+        lower_moved_string(l, in, code, once);
+    else
+        emit_string(&l->e, in, code, once);
+}
+
+/* A short jump of this opcode, to where land_short is called. */
+static uint8_t *emit_short_hole(struct emit *e, unsigned opcode)
+{
+    emit_short(e, 0, opcode, 0);
+    return e->p;
+}
+
+static void land_short(const struct emit *e, uint8_t *hole)
+{
+    hole[-1] = (uint8_t)(e->p - hole);
+}
+
+/* rcx elements are left, one more than a multiple of 65536: enters in anew, but for a single one.
+ */
+static void lower_reenter(struct lower *l, const struct insn *in)
+{
+    struct emit *e = &l->e;
+    emit_op_rm(e, 0x8d, GPR_RCX, GPR_RCX, -1);
+    uint8_t *single = emit_short_hole(e, 0xe3);
+    emit_op_rm(e, 0x8d, GPR_RCX, GPR_RCX, 1);
+    lower_exit(l, in->pc);
+    land_short(e, single);
+    emit_op_rm(e, 0x8d, GPR_RCX, GPR_RCX, 1);
+}
+
+/* Slot 0 = the number of elements; goes on behind this if they are 65536 or more, else at what is
+ * returned. */
+static uint8_t *lower_is_long(struct lower *l, bool a32)
+{
+    struct emit *e = &l->e;
+    emit_store_gs(e, SLOT(0), GPR_RCX);
+    uint8_t *huge = NULL;
+    if (!a32) {
+        emit_load_gs32(e, GPR_RCX, SLOT(0) + 4);
+        emit_short(e, 0, 0xe3, 2);
+        huge = emit_short_hole(e, 0xeb);
+    }
+    emit_movzx_ecx_gs16(e, SLOT(0) + 2);
+    emit_short(e, 0, 0xe3, 2);
+    emit_short(e, 0, 0xeb, 5);
+    emit_jmp(e, emit_here(e));
+    uint8_t *site = e->p;
+    if (huge)
+        land_short(e, huge);
+    return site;
+}
+
+static void land(const struct emit *e, uint8_t *site)
+{
+    store_rel32(site - 4, e->p);
+}
+
+/* rcx = the elements up to where the instruction is entered anew; those from there on in slot 0. */
+static void lower_split(struct lower *l, bool a32)
+{
+    struct emit *e = &l->e;
+    if (a32)
+        emit_load_gs32(e, GPR_RCX, SLOT(0));
+    else
+        emit_load_gs(e, GPR_RCX, SLOT(0));
+    emit_op_rm(e, 0x8d, GPR_RCX, GPR_RCX, -2);
+    emit_store_gs(e, SLOT(0), GPR_RCX);
+    emit_movzx_ecx_cx(e);
+    emit_op_rm(e, 0x8d, GPR_RCX, GPR_RCX, 1);
+    emit_store_gs_imm16(e, SLOT(0), 1);
+}
+
+/* Whole where there are few elements; else up to where it is entered anew. */
+static void lower_rep(struct lower *l, const struct insn *in, const uint8_t *code)
+{
+    struct emit *e = &l->e;
+    bool a32 = in->flags & INSN_ADDR32;
+    uint8_t *few = lower_is_long(l, a32), *ends = NULL;
+    lower_split(l, a32);
+    struct roll before = e->now;
+    e->now.part = true;
+    lower_string(l, in, code, false);
+    e->now = before;
+    if (is_compare(in))
+        ends = emit_short_hole(e, 0x70 | end_condition(in));
+    emit_load_gs(e, GPR_RCX, SLOT(0));
+    lower_reenter(l, in);
+    emit_store_gs(e, SLOT(0), GPR_RCX);
+    if (is_compare(in)) {
+        uint8_t *last = emit_short_hole(e, 0xeb);
+        land_short(e, ends);
+        emit_store_gs(e, SLOT(2), GPR_RAX);
+        emit_load_gs(e, GPR_RAX, SLOT(0));
+        emit_lea_index(e, GPR_RCX, GPR_RCX, GPR_RAX);
+        emit_load_gs(e, GPR_RAX, SLOT(2));
+        emit_jmp(e, emit_here(e));
+        ends = e->p;
+        land_short(e, last);
+    }
+    land(e, few);
+    emit_load_gs(e, GPR_RCX, SLOT(0));
+    lower_string(l, in, code, false);
+    if (ends)
+        land(e, ends);
+}
+
+/* Goes on at next unless the instruction is to be entered anew. */
+static void lower_next_element(struct lower *l, const struct insn *in, const uint8_t *next)
+{
+    struct emit *e = &l->e;
+    if (counts_runs(l)) {
+        emit_store_gs(e, SLOT(0), GPR_RCX);
+        emit_op_rm(e, 0x8d, GPR_RCX, GPR_RCX, -1);
+        emit_movzx_ecx_cx(e);
+        uint8_t *full = emit_short_hole(e, 0xe3);
+        emit_load_gs(e, GPR_RCX, SLOT(0));
+        emit_jmp(e, next);
+        land_short(e, full);
+        emit_load_gs(e, GPR_RCX, SLOT(0));
+        lower_reenter(l, in);
+    }
+    emit_jmp(e, next);
+}
+
 /* A repeated string instruction whose accesses are wanted: one element at a time.
  *   next: jrcxz done; movs; reports; lea rcx, [rcx - 1]; jnz/jz done (cmps, scas); jmp next; done:
  */
-static void lower_rep(struct lower *l, unsigned i, const uint8_t *code)
+static void lower_rep_elements(struct lower *l, unsigned i, const uint8_t *code)
 {
     struct emit *e = &l->e;
     const struct insn *in = &l->unit->insn[i];
     unsigned a32 = in->flags & INSN_ADDR32 ? PREFIX_A32 : 0;
-    bool compares = (in->opcode & 0xf6) == 0xa6; /* cmps a6 a7, scas ae af */
     const uint8_t *next = emit_here(e);
     emit_short(e, a32, 0xe3, 2);
     emit_short(e, 0, 0xeb, 5);
-    uint8_t *done = e->p;
     emit_jmp(e, next);
+    uint8_t *done = e->p, *ends = NULL;
     lower_mem_before(l, i);
-    if (uses_moved(in))
-        lower_moved_string(l, in, code, true);
-    else
-        emit_string(e, in, code, true);
+    lower_string(l, in, code, true);
     lower_mem_after(l, i);
     if (a32)
         emit_u8(e, PREFIX_A32);
     emit_op_rm(e, 0x8d, GPR_RCX, GPR_RCX, -1);
-    uint8_t *differs = e->p;
-    if (compares)
-        emit_jcc(e, in->flags & INSN_REP ? CC_NE : CC_E, next);
-    emit_jmp(e, next);
-    uint8_t *end = e->p;
-    e->p = done;
-    emit_jmp(e, end + e->shift);
-    e->p = differs;
-    if (compares)
-        emit_jcc(e, in->flags & INSN_REP ? CC_NE : CC_E, end + e->shift);
-    e->p = end;
+    if (is_compare(in)) {
+        emit_jcc(e, end_condition(in), next);
+        ends = e->p;
+    }
+    lower_next_element(l, in, next);
+    land(e, done);
+    if (ends)
+        land(e, ends);
 }
 
 /* ---- branches
@@ -1610,6 +1756,21 @@ static void lower_next(struct lower *l, const struct insn *in, const uint8_t *co
     }
 }
 
+static void lower_plain(struct lower *l, unsigned i, const uint8_t *code)
+{
+    const struct insn *in = &l->unit->insn[i];
+    bool repeats = in->flags & (INSN_REP | INSN_REPNE);
+    if (repeats && has_mem_ops(l, i)) {
+        lower_rep_elements(l, i, code);
+    } else if (repeats && !is_trapped(in) && counts_runs(l)) {
+        lower_rep(l, in, code);
+    } else {
+        lower_mem_before(l, i);
+        lower_next(l, in, code);
+        lower_mem_after(l, i);
+    }
+}
+
 /* done: rank of the first operation that is still to come. */
 static void begin_insn(struct lower *l, uint64_t pc, unsigned done)
 {
@@ -1633,13 +1794,7 @@ static void lower_insn(struct lower *l, unsigned i)
     l->e.now.done = (uint16_t)(2 * index_in_block(l, i) + 2);
     switch (in->kind) {
     case INSN_NEXT:
-        if (in->flags & (INSN_REP | INSN_REPNE) && has_mem_ops(l, i)) {
-            lower_rep(l, i, code);
-            break;
-        }
-        lower_mem_before(l, i);
-        lower_next(l, in, code);
-        lower_mem_after(l, i);
+        lower_plain(l, i, code);
         break;
     case INSN_JUMP:
         lower_fallthrough(l, in->target);
@@ -1935,6 +2090,8 @@ static void apply_roll(struct cpu *cpu, const struct roll *roll, struct host_sta
     for (int i = roll->n_spilled - 1; i >= 0; i--)
         state->reg[roll->spilled[i].reg] = cpu->slot[roll->spilled[i].slot];
     state->pc = roll->pc;
+    if (roll->part)
+        state->reg[GPR_RCX] += cpu->slot[0];
     if (roll->rule == ROLL_BACK || roll->rule == ROLL_SOURCE)
         plugin_ops_settle(cpu, roll->tb, roll->done);
     if (roll->rule == ROLL_TO_TARGET || roll->rule == ROLL_RETURN || roll->rule == ROLL_POPPED)

@@ -54,6 +54,7 @@ static const struct program programs[] = {
     {"branches",            0, {"branches"}},
     {"far",                 0, {"far"}},
     {"strings",             0, {"strings"}},
+    {"repeats",             0, {"repeats"}},
     {"integer",             0, {"integer"}},
     {"sse",                 0, {"sse"}},
     {"avx",                 0, {"avx"}},

@@ -18,6 +18,7 @@ static const struct {
     {"calls",      "%s/calls",            NULL,  ""},
     {"riprel",     "%s/riprel",           NULL,  ""},
     {"strings",    "%s/strings",          NULL,  ""},
+    {"repeats",    "%s/repeats",          NULL,  ""},
     {"musl",       "%s/hello-musl-static", NULL, ""},
     {"perl",       "/usr/bin/perl",       "-e1", ",steps=20000"},
 };

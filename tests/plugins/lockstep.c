@@ -407,8 +407,8 @@ static void adopt(const struct state *guest)
     set_copy(guest);
 }
 
-/* Executes last in the copy. A repeated string instruction takes a step per element. False: its
- * result is the guest's for want of a better one. */
+/* Executes last in the copy. A repeated string instruction takes a step per element, and the guest
+ * may enter it anew on the way. False: its result is the guest's for want of a better one. */
 static bool follow_last(const struct state *guest)
 {
     do {
@@ -417,7 +417,10 @@ static bool follow_last(const struct state *guest)
             return false;
         }
         read_copy();
-    } while (native.regs.rip == last->pc && guest->regs.rip != last->pc);
+    } while (native.regs.rip == last->pc &&
+             (guest->regs.rip != last->pc || guest->regs.rcx != native.regs.rcx));
+    if (native.regs.rip == last->pc) /* cmps and scas set the flags at their end, or before */
+        native.regs.eflags = guest->regs.eflags;
     if (last->kind == CALL_OR_RET)
         copy_dead_words(guest->regs.rsp);
     if (last->kind == PUSHF)
