@@ -9,6 +9,7 @@
 
 #include <dlfcn.h>
 #include <limits.h>
+#include <link.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -649,6 +650,35 @@ static void call_request_cb(struct qemu_plugin_ctx *ctx, plugin_func func, void 
     scope_leave(&outer);
 }
 
+static bool is_library_shared(const struct qemu_plugin_ctx *ctx)
+{
+    for (const struct qemu_plugin_ctx *other = plugin.ctxs; other; other = other->next)
+        if (other != ctx && other->handle == ctx->handle && !other->gone)
+            return true;
+    return false;
+}
+
+/* What dlclose runs, with which QEMU ends an uninstall. The library itself stays mapped: a callback
+ * that blocks may be in it. */
+static void run_destructors(struct qemu_plugin_ctx *ctx)
+{
+    struct link_map *map;
+    ElfW(Addr) *funcs = NULL;
+    size_t n = 0;
+    if (is_library_shared(ctx) || dlinfo(ctx->handle, RTLD_DI_LINKMAP, &map))
+        return;
+    for (const ElfW(Dyn) *d = map->l_ld; d->d_tag != DT_NULL; d++) {
+        if (d->d_tag == DT_FINI_ARRAY)
+            funcs = (ElfW(Addr) *)(map->l_addr + d->d_un.d_ptr);
+        if (d->d_tag == DT_FINI_ARRAYSZ)
+            n = d->d_un.d_val / sizeof(*funcs);
+    }
+    struct scope outer = scope_enter(ctx, QEMU_PLUGIN_CB_NO_REGS);
+    while (funcs && n > 0)
+        ((void (*)(void))funcs[--n])();
+    scope_leave(&outer);
+}
+
 /* All other threads are stopped until the callback is done: it may free what the plugin's other
  * callbacks use. */
 static void run_request(struct qemu_plugin_ctx *ctx)
@@ -663,8 +693,9 @@ static void run_request(struct qemu_plugin_ctx *ctx)
     ctx->request = REQUEST_NONE;
     plugin_unlock();
     call_request_cb(ctx, ctx->request_cb, ctx->request_udata);
-    /* The library stays mapped: a callback that blocks may be in it. */
     ctx->gone = request == REQUEST_UNINSTALL;
+    if (ctx->gone)
+        run_destructors(ctx);
     if (this_cpu)
         tb_go_on();
 }

@@ -252,9 +252,10 @@ typedef void (*qemu_plugin_vcpu_discon_cb_t)(unsigned int vcpu_index,
 /* Removes the plugin, or only its callbacks: all events and all instrumentation, so that every
  * block is translated anew. Both return at once; the rest is done before the next block or system
  * call, while no other thread runs guest code or callbacks, and then cb is called, if it is not
- * NULL. After reset the plugin may register anew, in cb too; after uninstall its id is invalid, but
- * its library stays mapped. Of several requests that wait the first holds. Before there is a vCPU
- * reset is done at once; uninstall must not be called from qemu_plugin_install. */
+ * NULL. After reset the plugin may register anew, in cb too; after uninstall its id is invalid and
+ * its destructors run, but its library stays mapped. Of several requests that wait the first holds.
+ * Before there is a vCPU reset is done at once; uninstall must not be called from
+ * qemu_plugin_install. */
 QEMU_PLUGIN_API
 void qemu_plugin_uninstall(qemu_plugin_id_t id, qemu_plugin_udata_cb_t cb, void *userdata);
 QEMU_PLUGIN_API
