@@ -59,15 +59,17 @@ static int compare_blocks(const void *a, const void *b)
 static void plugin_exit(qemu_plugin_id_t id, void *userdata)
 {
     (void)id, (void)userdata;
+    size_t executed = 0; /* emu translates ahead */
     pthread_mutex_lock(&lock);
     for (size_t i = 0; i < blocks.n; i++) {
         struct block *block = blocks.records[i];
         block->total = qemu_plugin_u64_sum(block->executions);
+        executed += block->total > 0;
     }
     void **sorted = map_sorted(&blocks, compare_blocks);
-    outf("collected %zu entries in the hash table\n", blocks.n);
+    outf("collected %zu entries in the hash table\n", executed);
     outf("pc, tcount, icount, ecount\n");
-    for (size_t i = 0; i < blocks.n && (!limit || i < limit); i++) {
+    for (size_t i = 0; i < executed && (!limit || i < limit); i++) {
         const struct block *block = sorted[i];
         outf("0x%016" PRIx64 ", %" PRIu64 ", %" PRIu64 ", %" PRIu64 "\n", block->start,
              block->translations, block->insns, block->total);

@@ -616,6 +616,31 @@ static void test_agreement(void **state)
     free_result(&r);
 }
 
+/* Every block that ran, and none that was only translated. */
+static void test_hotblocks(void **state)
+{
+    struct result r;
+    uint64_t size, times, rows = 0, blocks = 0, insns = 0;
+
+    (void)state;
+    run_emu(&r,
+            (const char *const[]){"-d", "plugin", "-plugin", "libhotblocks.so,limit=0", "-plugin",
+                                  "libbb.so", PROGRAM, NULL},
+            NULL);
+    assert_int_equal(r.status, HELLO);
+    for (const char *line = r.out[1]; line; line = strchr(line, '\n'), line += line != NULL)
+        if (sscanf(line, "0x%*x, %*u, %" SCNu64 ", %" SCNu64, &size, &times) == 2) {
+            assert_int_not_equal(times, 0);
+            rows++;
+            blocks += times;
+            insns += size * times;
+        }
+    assert_int_equal(number_after(r.out[1], "collected"), rows);
+    assert_int_equal(number_after(r.out[1], "Total: bb's:"), blocks);
+    assert_int_equal(number_after(strstr(r.out[1], "Total: bb's"), "insns:"), insns);
+    free_result(&r);
+}
+
 /* One line per instruction, with a register's value where it changed. */
 static void test_execlog(void **state)
 {
@@ -1284,6 +1309,7 @@ int main(int argc, char **argv)
         {"clobber", test_clobber},
         {"modules", test_modules},
         {"agreement", test_agreement},
+        {"hotblocks", test_hotblocks},
         {"execlog", test_execlog},
         {"sums", test_sums},
         {"howvec", test_howvec},
