@@ -16,8 +16,8 @@
 #define PAGES       (1 << 14)
 #define FILTER_BITS 20
 #define WAIT_BITS   15
-#define META_SIZE   (64ull << 20)
-#define META        (LOW_CACHE_END - META_SIZE) /* low: generated code names links by imm32 */
+#define META_MIN    (64ull << 20)
+#define META_ALIGN  (2ull << 20) /* of huge pages */
 #define PAGE        4096ull
 
 static struct {
@@ -86,23 +86,33 @@ void tb_share(void)
     jit_route_to_c();
 }
 
+/* All that the code cache leaves of its place: blocks of few instructions need more for what is
+ * known of them than for their code. It must be low, as generated code names links by imm32. */
+static void map_meta(void)
+{
+    uint64_t start = (LOW_CACHE + opt.tb_size + META_ALIGN - 1) & ~(META_ALIGN - 1);
+    size_t size = LOW_CACHE_END - start;
+    void *p = mmap((void *)start, size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (p != (void *)start)
+        die("cannot map %zu bytes at 0x%llx for the block table", size, (unsigned long long)start);
+    madvise(p, size, MADV_HUGEPAGE);
+    cache.tables = p;
+    cache.meta = (uint8_t *)(cache.tables + 1);
+    cache.meta_end = (uint8_t *)p + size;
+}
+
 void tb_init(void)
 {
-    void *p = mmap((void *)META, META_SIZE, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-    if (p != (void *)META)
-        die("cannot map %llu bytes at 0x%llx for the block table", META_SIZE, META);
-    madvise(p, META_SIZE, MADV_HUGEPAGE);
-    cache.tables = (struct tables *)p;
-    cache.meta = (uint8_t *)(cache.tables + 1);
-    cache.meta_end = (uint8_t *)cache.tables + META_SIZE;
-    size_t room = META_SIZE / sizeof(struct superblock) * sizeof(*cache.by_host);
+    if (opt.tb_size > LOW_CACHE_END - META_MIN - LOW_CACHE)
+        opt.tb_size = LOW_CACHE_END - META_MIN - LOW_CACHE;
+    map_meta();
+    size_t room =
+        (size_t)(cache.meta_end - cache.meta) / sizeof(struct superblock) * sizeof(*cache.by_host);
     cache.by_host = mmap(NULL, room, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (cache.by_host == MAP_FAILED)
         die("out of memory for the block table");
-    if (opt.tb_size > META - LOW_CACHE)
-        opt.tb_size = META - LOW_CACHE;
     jit_init();
 }
 

@@ -87,6 +87,7 @@ static const struct row rows[] = {
     {"strace variable",   {HELLO}, {"QEMU_STRACE=1"}, 7 << 8, "hello", "write(1,"},
     {"-d page",           {"-d", "page", HELLO}, {0}, 7 << 8, "hello", "r-x\n"},
     {"-d stats",          {"-d", "stats", "/bin/sh", "-c", HELLO}, {0}, 7 << 8, "hello", "superblocks "},
+    {"room for blocks",   {"-d", "stats", "@blocks"}, {0}, 0, "20000\n", "\nflushes              0\n"},
     {"-d in_asm",         {"-d", "in_asm", "@hello-static"}, {0}, 7 << 8, "hello",
                           ":  0f 05                    syscall  \n"},
     {"-follow-exec",      {"-follow-exec", "-strace", "/usr/bin/env", "-i", HELLO}, {0}, 7 << 8,
