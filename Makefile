@@ -189,13 +189,16 @@ budget:
 	    END {printf "%d functions, mean %.1f lines\n", count, sum / count; exit bad}' \
 	    $(wildcard *.[ch] plugins/*.[ch] tests/*.[ch] tests/*/*.[ch])
 
-# CPU time against native; BENCH=-plugins adds the counting plugins, -json another form.
+# Everything against native, and what peers take; BENCH: arguments of tests/bench/run.
 BENCHES := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 $(BUILD)/bench/%: tests/bench/%.c
 	@mkdir -p $(@D)
-	$(GUEST_CC) -O2 -Wall -o $@ $<
+	$(GUEST_CC) -O2 -Wall -pthread -o $@ $<
 bench: all $(BENCHES)
-	tests/bench/run $(BENCH)
+	tests/bench/run -json $(BUILD)/bench.json $(BENCH)
+# README.md's figures and picture, from the last run of it.
+bench-readme:
+	tests/bench/plot $(BUILD)/bench.json
 
 # ---- installation ---------------------------------------------------------------------------
 
@@ -216,7 +219,8 @@ clean:
 
 FORCE:
 .PHONY: all check check-modes check-stress check-endure check-programs check-unit check-disas-all \
-        fuzz libfuzzer bench-decode lockstep asan ubsan lint budget bench install uninstall clean FORCE
+        fuzz libfuzzer bench-decode lockstep asan ubsan lint budget bench bench-readme install \
+        uninstall clean FORCE
 .SECONDARY:
 
 -include $(wildcard $(BUILD)/*.d $(BUILD)/plugins/*.d $(BUILD)/tests/*.d)

@@ -12,7 +12,7 @@ int main(void)
             a[i][j] = (float)(i * 3 % 17 - j % 5) * 0.25f;
             b[i][j] = (float)(j * 7 % 13 - i % 3) * 0.5f;
         }
-    for (int round = 0; round < 40; round++)
+    for (int round = 0; round < 18; round++)
         for (int i = 0; i < N; i++)
             for (int k = 0; k < N; k++)
                 for (int j = 0; j < N; j++)
