@@ -66,13 +66,30 @@ void warn(const char *fmt, ...)
     va_end(ap);
 }
 
+void log_text(const char *text, size_t len)
+{
+    while (len) {
+        ssize_t n = write(log_fd, text, len);
+
+        if (n <= 0)
+            return; /* nobody is left to tell */
+        text += n;
+        len -= (size_t)n;
+    }
+}
+
 void log_printf(const char *fmt, ...)
 {
+    char *text;
     va_list ap;
 
     va_start(ap, fmt);
-    vdprintf(log_fd, fmt, ap);
+    int len = vasprintf(&text, fmt, ap);
     va_end(ap);
+    if (len < 0)
+        return;
+    log_text(text, (size_t)len);
+    free(text);
 }
 
 /* ---- the log ---- */

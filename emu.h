@@ -68,7 +68,8 @@ void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2), visibility(
 int move_fd_high(int fd);
 /* The lowest of these, at least first; -1: there is none. */
 int next_own_fd(unsigned first);
-/* Appends to the log (stderr or -D FILE), unbuffered; callers test opt.log themselves. */
+/* Append to the log (stderr or -D FILE) by one write; callers test opt.log themselves. */
+void log_text(const char *text, size_t len);
 void log_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* ---- lock.c: locks without thread-local storage ---------------------------------------------- */

@@ -348,5 +348,5 @@ void strace_log(const char *name, const char *format, const uint64_t *arg, const
         text.len = TEXT_MAX - 200; /* whatever the arguments are, the result is shown */
     add(&text, ")");
     add_result(&text, ret, is_address);
-    log_printf("%s", text.buf);
+    log_text(text.buf, text.len);
 }

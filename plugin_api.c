@@ -480,7 +480,7 @@ void qemu_plugin_outs(const char *string)
     if (!string)
         plugin_abuse(__func__, "no string");
     if (opt.log & LOG_PLUGIN)
-        log_printf("%s", string);
+        log_text(string, strlen(string));
 }
 
 bool qemu_plugin_bool_parse(const char *name, const char *val, bool *ret)
