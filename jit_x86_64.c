@@ -26,7 +26,8 @@
  * return table, pushes what it finds and makes a host ret, which the processor's return stack
  * predicts: the pad behind the call is where it leads. That pad pops the guest's return address
  * and compares it with its own. The table has 32-bit distances from jit_exit_return, so that an
- * entry of 0 leads there, at an index that leaves out the lowest bit: no two calls are so close. */
+ * entry of 0 leads there, at an index that leaves out the two lowest bits: hardly two calls are so
+ * close. */
 
 #include "emit_x86_64.h"
 
@@ -190,7 +191,7 @@ void jit_init(void)
     };
     map_low(LOW_TABLES, TABLES_END - LOW_TABLES, PROT_READ | PROT_WRITE | PROT_EXEC);
     map_low(LARGE_TABLE, LARGE_SIZE, PROT_READ | PROT_WRITE);
-    *(uint32_t *)RETURN_MASK = has_fast_pext() ? ((1u << RETURN_BITS) - 1) << 1 : 0;
+    *(uint32_t *)RETURN_MASK = has_fast_pext() ? ((1u << RETURN_BITS) - 1) << 2 : 0;
     for (int i = 0; i < PAD_COUNT; i++) {
         struct emit e = {.p = pad_address(i)};
         emit_jmp_far(&e, (uintptr_t)targets[i]);
@@ -1999,7 +2000,7 @@ static volatile uint64_t *jump_entry(uint64_t pc)
 static volatile uint32_t *return_entry(uint64_t pc)
 {
     uint32_t mask = *(const uint32_t *)RETURN_MASK;
-    return (uint32_t *)RETURN_TABLE + (mask ? (pc & mask) >> 1 : pc & 0xffff);
+    return (uint32_t *)RETURN_TABLE + (mask ? (pc & mask) >> 2 : pc & 0xffff);
 }
 
 /* Where the tables send branches to pc now; pads for those that lead nowhere. */
