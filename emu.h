@@ -152,6 +152,8 @@ void vma_remove(uint64_t start, uint64_t len);
 void vma_protect(uint64_t start, uint64_t len, int prot);
 /* The mapping that holds addr, copied to *out; false if the guest has none there. */
 bool vma_find(uint64_t addr, struct vma *out);
+/* The same for the translator, under tb_lock, who asks for the same mapping again and again. */
+bool vma_find_code(uint64_t addr, struct vma *out);
 /* The first mapping that ends above addr (for walks in address order); false at the end. */
 bool vma_next(uint64_t addr, struct vma *out);
 /* True if the range touches memory that belongs to emu (anything mapped on the host and not

@@ -1880,11 +1880,11 @@ static size_t max_out(const struct lower *l, const struct tb *tb, unsigned i)
 {
     unsigned index = index_in_block(l, i);
     const struct plugin_op *op = l->unit->ops[l->tb] + l->op;
-    size_t reports = count_reports(&l->unit->insn[i]), size = MAX_INSN_OUT;
+    size_t size = MAX_INSN_OUT;
     for (size_t n = l->op; n < l->unit->n_ops[l->tb]; n++, op++) {
         if (op->place != PLACE_TB && op->insn != index)
             break;
-        size += (op->place == PLACE_MEM ? reports : 1) * MAX_OP_OUT;
+        size += (op->place == PLACE_MEM ? count_reports(&l->unit->insn[i]) : 1) * MAX_OP_OUT;
     }
     if (index == 0 && l->sb->checked)
         size += 128 + (tb->size / 8 + 3) * 24;

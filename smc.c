@@ -113,7 +113,7 @@ bool smc_watch(uint64_t addr)
 bool smc_is_writable(uint64_t addr)
 {
     struct vma vma;
-    return vma_find(addr, &vma) && (vma.prot & PROT_WRITE || vma.flags & MAP_SHARED);
+    return vma_find_code(addr, &vma) && (vma.prot & PROT_WRITE || vma.flags & MAP_SHARED);
 }
 
 uint32_t smc_patience(uint64_t addr)

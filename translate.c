@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 /* No further block is added to a superblock that has this many instructions (measured: cold code
  * pays for what is translated ahead, hot code is chained anyway). */
@@ -53,6 +54,15 @@ static bool decode_insn(struct unit *u, unsigned n, uint64_t pc, size_t avail, b
     return decode(&u->insn[n], code, avail, pc) == DECODE_OK;
 }
 
+/* The end of the code from pc on, of which at most max bytes are of interest. */
+static uint64_t find_code_end(uint64_t pc, uint64_t max)
+{
+    struct vma vma;
+    if (vma_find_code(pc, &vma) && vma.prot & PROT_EXEC && vma.end - pc >= max)
+        return pc + max;
+    return pc + vma_code_avail(pc, max);
+}
+
 /* Decodes one block at pc into the unit behind its instructions; false: its first instruction
  * cannot be fetched. A block ends where QEMU ends it: behind a branch and its like, at 512
  * instructions, at the end of its first page; an instruction that crosses the page is a block of
@@ -61,7 +71,7 @@ static bool decode_block(struct cpu *cpu, struct unit *u, uint64_t pc, bool *che
 {
     unsigned first = u->first[u->n_tbs], n = first;
     uint64_t page_end = (pc & ~(PAGE - 1)) + PAGE;
-    uint64_t code_end = pc + vma_code_avail(pc, page_end + 16 - pc);
+    uint64_t code_end = find_code_end(pc, page_end + 16 - pc);
     bool hot = code_end > pc && watch_code(cpu, pc);
     for (;;) {
         struct insn *in = &u->insn[n];

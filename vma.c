@@ -18,6 +18,7 @@
 static struct vma *vmas;
 static size_t vma_count, vma_room;
 static unsigned generation;
+static unsigned changes; /* of the array; written under the lock */
 static struct lock lock;
 
 /* ---- the sorted array ---- */
@@ -111,9 +112,15 @@ static void remove_range(uint64_t start, uint64_t end)
 
 /* ---- the interface ---- */
 
-void vma_add(uint64_t start, uint64_t len, int prot, int flags)
+static void begin_change(void)
 {
     lock_take(&lock);
+    __atomic_store_n(&changes, changes + 1, __ATOMIC_RELAXED);
+}
+
+void vma_add(uint64_t start, uint64_t len, int prot, int flags)
+{
+    begin_change();
     remove_range(start, start + len);
     size_t i = index_above(start);
     insert_at(i, (struct vma){start, start + len, prot, flags & KEPT_FLAGS});
@@ -124,14 +131,14 @@ void vma_add(uint64_t start, uint64_t len, int prot, int flags)
 
 void vma_remove(uint64_t start, uint64_t len)
 {
-    lock_take(&lock);
+    begin_change();
     remove_range(start, start + len);
     lock_release(&lock);
 }
 
 void vma_protect(uint64_t start, uint64_t len, int prot)
 {
-    lock_take(&lock);
+    begin_change();
     size_t from = split_at(start), to = split_at(start + len);
     note_change(from, to);
     for (size_t i = from; i < to; i++)
@@ -155,6 +162,25 @@ bool vma_next(uint64_t addr, struct vma *out)
 bool vma_find(uint64_t addr, struct vma *out)
 {
     return vma_next(addr, out) && out->start <= addr;
+}
+
+bool vma_find_code(uint64_t addr, struct vma *out)
+{
+    static struct vma latest;
+    static unsigned seen;
+
+    if (seen == __atomic_load_n(&changes, __ATOMIC_RELAXED) && latest.start <= addr &&
+        addr < latest.end) {
+        *out = latest;
+        return true;
+    }
+    lock_take(&lock);
+    size_t i = index_above(addr);
+    bool found = i < vma_count && vmas[i].start <= addr;
+    seen = changes;
+    latest = *out = found ? vmas[i] : (struct vma){0};
+    lock_release(&lock);
+    return found;
 }
 
 size_t vma_code_avail(uint64_t addr, size_t max)
