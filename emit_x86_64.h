@@ -178,6 +178,66 @@ static inline void emit_mov_imm64(struct emit *e, int reg, uint64_t imm)
     emit_u64(e, imm);
 }
 
+/* A two-byte VEX instruction of map 0F without memory, with a low register in ModRM.reg. */
+static inline void emit_vex(struct emit *e, unsigned w_l_pp, unsigned opcode, int reg, int rm)
+{
+    emit_mark(e);
+    emit_u8(e, 0xc4);
+    emit_u8(e, rm > 7 ? 0xc1 : 0xe1);
+    emit_u8(e, 0x78 | w_l_pp);
+    emit_u8(e, opcode);
+    emit_u8(e, 0xc0 | reg << 3 | (rm & 7));
+}
+
+/* kmovq reg, k */
+static inline void emit_kmovq(struct emit *e, int reg, int k)
+{
+    emit_vex(e, 0x83, 0x93, reg, k);
+}
+
+/* vmovmskps, vmovmskpd reg, ymm */
+static inline void emit_movmsk(struct emit *e, bool wide, int reg, int ymm)
+{
+    emit_vex(e, wide ? 5 : 4, 0x50, reg, ymm);
+}
+
+/* rdx = number of the lowest n bits (1 to 64) that are set in it; changes the flags */
+static inline void emit_count_bits_rdx(struct emit *e, unsigned n)
+{
+    if (n < 64) { /* shl rdx, 64 - n */
+        emit_mark(e);
+        emit_u32(e, 0xe2c148 | (uint32_t)(64 - n) << 24);
+    }
+    emit_mark(e);
+    emit_u32(e, 0xb80f48f3); /* popcnt rdx, rdx */
+    emit_u8(e, 0xd2);
+}
+
+/* sub rdx, rcx */
+static inline void emit_sub_rdx_rcx(struct emit *e)
+{
+    emit_mark(e);
+    emit_u8(e, 0x48);
+    emit_u8(e, 0x29);
+    emit_u8(e, 0xca);
+}
+
+/* imul rdx, rdx, imm; changes the flags */
+static inline void emit_multiply_rdx(struct emit *e, int32_t imm)
+{
+    emit_mark(e);
+    emit_u8(e, 0x48);
+    emit_u8(e, 0x69);
+    emit_u8(e, 0xd2);
+    emit_u32(e, (uint32_t)imm);
+}
+
+/* add gs:[disp], reg; changes the flags */
+static inline void emit_add_gs(struct emit *e, int32_t disp, int reg)
+{
+    emit_gs(e, 0x01, reg, disp);
+}
+
 /* lahf ; seto al */
 static inline void emit_save_flags(struct emit *e)
 {

@@ -652,6 +652,20 @@ bool guest_read_is_aligned(const struct insn *in);
 bool guest_accesses_vary(const struct insn *in);
 /* How many accesses of another one are reported to a plugin that wants rw; -1: registers decide. */
 int guest_count_accesses(const struct insn *in, unsigned rw);
+/* What decides how many elements an instruction accesses. */
+enum elements_by {
+    ELEMENTS_REPEATED, /* by how much the count register falls */
+    ELEMENTS_MASK,     /* the low n bits of a mask register that are set */
+    ELEMENTS_SIGNS,    /* the n elements of size bytes of a vector that are negative */
+};
+struct elements {
+    uint8_t by; /* enum elements_by */
+    uint8_t reg, n, size;
+};
+/* False: it is not a number of elements. */
+bool guest_find_elements(const struct insn *in, struct elements *elements);
+/* Accesses to one element, or of an instruction that has none, that are reported for rw. */
+unsigned guest_count_each(const struct insn *in, unsigned rw);
 /* Lists the accesses of such an instruction, in order, from the state before it. */
 size_t guest_list_accesses(const struct cpu *cpu, struct access *list);
 
@@ -960,6 +974,9 @@ bool plugin_ops_must_flush(void);
 void plugin_ops_flush(void); /* all blocks go, and no thread is in the cache */
 void plugin_ops_lock(void);  /* fork() must not copy it in another thread's hands */
 void plugin_ops_unlock(void);
+/* Of instruction insn of tb, at in, n elements have been accessed: counts them. */
+void plugin_ops_count(struct cpu *cpu, const struct tb *tb, unsigned insn, const struct insn *in,
+                      uint64_t n);
 /* A block was stale: if by a guard, the callback behind it is not folded for ever. */
 void plugin_ops_stale(const struct tb *tb);
 
@@ -1121,6 +1138,11 @@ static inline void plugin_ops_settle(struct cpu *cpu, const struct tb *tb, unsig
 static inline bool plugin_ops_must_flush(void)
 {
     return false;
+}
+static inline void plugin_ops_count(struct cpu *cpu, const struct tb *tb, unsigned insn,
+                                    const struct insn *in, uint64_t n)
+{
+    (void)cpu, (void)tb, (void)insn, (void)in, (void)n;
 }
 static inline void plugin_ops_flush(void)
 {

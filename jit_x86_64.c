@@ -14,6 +14,7 @@
  *   2  first scratch register      3  second scratch register
  *   5  meminfo word                6  which cpu->vaddr, for jit_call_mem_op
  *   5  number of operations, for jit_call_mem_before and jit_call_mem_after
+ *   5  elements that an instruction accesses; of a repeated one, the count that it begins with
  *   7  flags around a critical section of a plugin
  *
  * Indirect branches. The jump table has one host address per low 16 bits of the guest address;
@@ -75,6 +76,7 @@ enum roll_rule {
     ROLL_RETURN,    /* the push of a return faulted; it is made but for the pop; rcx in slot 0 */
     ROLL_POPPED,    /* the same behind the pop */
     ROLL_DROP,      /* the same as ROLL_BACK, with a host return address still to drop */
+    ROLL_REPEATED,  /* the same as ROLL_BACK, with elements that are done to count */
     ROLL_SOURCE,    /* the same as ROLL_BACK, with the base in slot 3 still in rsi */
     ROLL_CALL,      /* the host call whose dead push faulted; the branch is made but for the pc */
     ROLL_NEXT,      /* the instruction is done, pc is the next one's; rcx too (syscall) */
@@ -137,6 +139,7 @@ static size_t n_lights;
 
 /* Segments of the guest that are not the processor's: INSN_USES_GS, perhaps INSN_USES_FS. */
 static unsigned moved_segments;
+static uint64_t host_features;
 
 static struct unit replay_unit;
 static uint8_t replay_code[1 << 20];
@@ -173,6 +176,23 @@ static bool has_fsgsbase(void)
     return getauxval(AT_HWCAP2) & 2;
 }
 
+static uint64_t find_features(void)
+{
+    unsigned a, b, c, d;
+    uint64_t features = has_fsgsbase() ? FEATURE_FSGSBASE : 0;
+    __cpuid(1, a, b, c, d);
+    if (!(c & bit_OSXSAVE) || !(c & bit_AVX))
+        return features;
+    features |= FEATURE_AVX;
+    __cpuid_count(13, 1, a, b, c, d);
+    if (a & 4)
+        features |= FEATURE_XINUSE;
+    __cpuid_count(7, 0, a, b, c, d);
+    if (b & bit_AVX512F && b & bit_AVX512BW)
+        features |= FEATURE_AVX512;
+    return features;
+}
+
 void jit_init(void)
 {
     static const char *const targets[PAD_COUNT] = {
@@ -197,6 +217,7 @@ void jit_init(void)
         emit_jmp_far(&e, (uintptr_t)targets[i]);
     }
     memset((void *)ROUTES, linux_syscall_route(UNKNOWN_SYSCALL), ROUTE_COUNT);
+    host_features = find_features();
     moved_segments = has_fsgsbase() ? INSN_USES_GS : INSN_USES_GS | INSN_USES_FS;
     for (int nr = 0; nr < UNKNOWN_SYSCALL; nr++)
         ((uint8_t *)ROUTES)[nr] = linux_syscall_route(nr);
@@ -1115,9 +1136,10 @@ static bool has_mem_ops(const struct lower *l, unsigned i)
 
 /* When the accesses of an instruction are reported. */
 enum mem_order {
-    MEM_AFTER,  /* all of them behind it: nothing that is called can look at the guest's state */
-    MEM_AROUND, /* reads before it, once they are known not to fault, and writes behind it */
-    MEM_LISTED, /* the same by C code, which finds out what they are (mem_x86_64.c) */
+    MEM_AFTER,   /* all of them behind it: nothing that is called can look at the guest's state */
+    MEM_AROUND,  /* reads before it, once they are known not to fault, and writes behind it */
+    MEM_COUNTED, /* behind it, only by how many elements there were */
+    MEM_LISTED,  /* the same by C code, which finds out what they are (mem_x86_64.c) */
 };
 
 /* The operations on instruction i's accesses. */
@@ -1131,10 +1153,37 @@ static unsigned count_mem_ops(const struct lower *l, unsigned i)
     return n;
 }
 
+/* True if it matters how often the block, or one of its instructions, is entered. */
+static bool counts_runs(const struct lower *l)
+{
+    const struct plugin_op *op = l->unit->ops[l->tb];
+    for (size_t n = l->unit->n_ops[l->tb]; n > 0; n--, op++)
+        if (op->place != PLACE_MEM)
+            return true;
+    return false;
+}
+
+/* True if all that is wanted of instruction i is a number of elements. */
+static bool is_counted(const struct lower *l, unsigned i, struct elements *elements)
+{
+    const struct insn *in = &l->unit->insn[i];
+    const struct plugin_op *op = l->unit->ops[l->tb] + l->op;
+    for (unsigned n = count_mem_ops(l, i); n > 0; n--, op++)
+        if (op->kind != OP_ADD || op->imm > UINT16_MAX)
+            return false;
+    if (!guest_find_elements(in, elements))
+        return false;
+    return elements->by == ELEMENTS_REPEATED ? !uses_moved(in) && !counts_runs(l)
+                                             : host_features & FEATURE_AVX512;
+}
+
 static enum mem_order find_mem_order(const struct lower *l, unsigned i)
 {
     const struct insn *in = &l->unit->insn[i];
     const struct plugin_op *op = l->unit->ops[l->tb] + l->op;
+    struct elements elements;
+    if (is_counted(l, i, &elements))
+        return MEM_COUNTED;
     if (guest_accesses_vary(in))
         return MEM_LISTED;
     if (in->kind == INSN_RET) /* its read is the last thing it does here */
@@ -1227,6 +1276,64 @@ static void lower_listed(struct lower *l, unsigned i, enum pad pad)
     emit_call_op(&l->e, l->unit->ops[l->tb] + l->op, pad);
 }
 
+/* Before instruction i, which may overwrite what selects them: slot 5 = number of its elements. */
+static void lower_elements(struct lower *l, unsigned i, bool flags_dead)
+{
+    struct emit *e = &l->e;
+    struct elements elements;
+    guest_find_elements(&l->unit->insn[i], &elements);
+    spill(l, GPR_RAX, 2);
+    spill(l, GPR_RDX, 3);
+    if (!flags_dead)
+        emit_save_flags(e);
+    if (elements.by == ELEMENTS_MASK)
+        emit_kmovq(e, GPR_RDX, elements.reg);
+    else
+        emit_movmsk(e, elements.size == 8, GPR_RDX, elements.reg);
+    emit_count_bits_rdx(e, elements.n);
+    emit_store_gs(e, SLOT(5), GPR_RDX);
+    if (!flags_dead)
+        emit_restore_flags(e);
+    restore(l);
+    restore(l);
+}
+
+/* Behind instruction i: counts them. */
+static void lower_element_counts(struct lower *l, unsigned i, bool flags_dead)
+{
+    struct emit *e = &l->e;
+    const struct insn *in = &l->unit->insn[i];
+    const struct plugin_op *op = l->unit->ops[l->tb] + l->op;
+    spill(l, GPR_RAX, 2);
+    spill(l, GPR_RDX, 3);
+    if (!flags_dead)
+        emit_save_flags(e);
+    for (unsigned n = count_mem_ops(l, i); n > 0; n--, op++) {
+        int32_t by = (int32_t)(op->imm * guest_count_each(in, op->rw));
+        if (!by)
+            continue;
+        emit_load_gs(e, GPR_RDX, SLOT(5));
+        if (in->flags & (INSN_REP | INSN_REPNE))
+            emit_sub_rdx_rcx(e);
+        if (by != 1)
+            emit_multiply_rdx(e, by);
+        emit_add_gs(e, (int32_t)op->offset, GPR_RDX);
+    }
+    if (!flags_dead)
+        emit_restore_flags(e);
+    restore(l);
+    restore(l);
+}
+
+/* Before or behind an instruction that does not touch the flags, which may be dead there. */
+static void lower_counted(struct lower *l, unsigned i,
+                          void (*lower_part)(struct lower *l, unsigned i, bool flags_dead))
+{
+    bool flags_dead = !(l->unit->live[i] & FLAGS_ARITH);
+    l->lost |= flags_dead ? FLAGS_ARITH : 0;
+    lower_part(l, i, flags_dead);
+}
+
 /* Before instruction i. */
 static void lower_mem_before(struct lower *l, unsigned i)
 {
@@ -1236,6 +1343,10 @@ static void lower_mem_before(struct lower *l, unsigned i)
     enum mem_order order = find_mem_order(l, i);
     if (order == MEM_LISTED) {
         lower_listed(l, i, PAD_MEM_BEFORE);
+        return;
+    }
+    if (order == MEM_COUNTED) {
+        lower_counted(l, i, lower_elements);
         return;
     }
     lower_mem_addresses(l, in, order == MEM_AROUND);
@@ -1251,6 +1362,8 @@ static void lower_mem_after(struct lower *l, unsigned i)
     enum mem_order order = find_mem_order(l, i);
     if (order == MEM_LISTED)
         lower_listed(l, i, PAD_MEM_AFTER);
+    else if (order == MEM_COUNTED)
+        lower_counted(l, i, lower_element_counts);
     else
         lower_mem_operands(l, i, order == MEM_AROUND ? MEM_WRITE : MEM_READ | MEM_WRITE);
 }
@@ -1260,15 +1373,6 @@ static void lower_mem_after(struct lower *l, unsigned i)
  * QEMU 10.2 leaves a repeated string instruction each time that the elements still to come are one
  * more than a multiple of 65536, but for a single one, and enters it again as a block of its own:
  * block and instruction run, and count, once more. Code that reports one of them does the same. */
-
-static bool counts_runs(const struct lower *l)
-{
-    const struct plugin_op *op = l->unit->ops[l->tb];
-    for (size_t n = l->unit->n_ops[l->tb]; n > 0; n--, op++)
-        if (op->place != PLACE_MEM)
-            return true;
-    return false;
-}
 
 static bool is_compare(const struct insn *in)
 {
@@ -1406,6 +1510,18 @@ static void lower_next_element(struct lower *l, const struct insn *in, const uin
         lower_reenter(l, in);
     }
     emit_jmp(e, next);
+}
+
+/* A repeated string instruction of which only the number of elements is wanted. */
+static void lower_rep_counted(struct lower *l, unsigned i, const uint8_t *code)
+{
+    const struct insn *in = &l->unit->insn[i];
+    emit_store_gs(&l->e, SLOT(5), GPR_RCX);
+    roll_set(l, ROLL_REPEATED);
+    emit_copy(&l->e, code, in->len);
+    roll_set(l, ROLL_BACK);
+    l->e.now.pc = in->pc + in->len;
+    lower_element_counts(l, i, false);
 }
 
 /* A repeated string instruction whose accesses are wanted: one element at a time.
@@ -1761,7 +1877,9 @@ static void lower_plain(struct lower *l, unsigned i, const uint8_t *code)
 {
     const struct insn *in = &l->unit->insn[i];
     bool repeats = in->flags & (INSN_REP | INSN_REPNE);
-    if (repeats && has_mem_ops(l, i)) {
+    if (repeats && has_mem_ops(l, i) && find_mem_order(l, i) == MEM_COUNTED) {
+        lower_rep_counted(l, i, code);
+    } else if (repeats && has_mem_ops(l, i)) {
         lower_rep_elements(l, i, code);
     } else if (repeats && !is_trapped(in) && counts_runs(l)) {
         lower_rep(l, in, code);
@@ -2086,6 +2204,16 @@ static bool find_roll(uint64_t host_pc, struct roll *roll, uint64_t *next)
     return found;
 }
 
+/* A repeated string instruction is left in the middle. */
+static void count_repeated(struct cpu *cpu, const struct roll *roll, uint64_t n)
+{
+    const struct tb *tb = roll->tb;
+    const uint8_t *code = tb->code ? tb->code + (roll->pc - tb->pc) : (const uint8_t *)roll->pc;
+    struct insn in;
+    decode(&in, code, INSN_MAX, roll->pc);
+    plugin_ops_count(cpu, tb, roll->done / 2u - 1, &in, n);
+}
+
 static void apply_roll(struct cpu *cpu, const struct roll *roll, struct host_state *state)
 {
     for (int i = roll->n_spilled - 1; i >= 0; i--)
@@ -2093,7 +2221,9 @@ static void apply_roll(struct cpu *cpu, const struct roll *roll, struct host_sta
     state->pc = roll->pc;
     if (roll->part)
         state->reg[GPR_RCX] += cpu->slot[0];
-    if (roll->rule == ROLL_BACK || roll->rule == ROLL_SOURCE)
+    if (roll->rule == ROLL_REPEATED)
+        count_repeated(cpu, roll, cpu->slot[5] - state->reg[GPR_RCX]);
+    if (roll->rule == ROLL_BACK || roll->rule == ROLL_REPEATED || roll->rule == ROLL_SOURCE)
         plugin_ops_settle(cpu, roll->tb, roll->done);
     if (roll->rule == ROLL_TO_TARGET || roll->rule == ROLL_RETURN || roll->rule == ROLL_POPPED)
         state->reg[GPR_RCX] = cpu->slot[0];
@@ -2196,30 +2326,13 @@ uint64_t jit_lookup_pad(void)
 /* ---- the host processor
  * ------------------------------------------------------------------------------------ */
 
-static uint64_t find_features(void)
-{
-    unsigned a, b, c, d;
-    uint64_t features = has_fsgsbase() ? FEATURE_FSGSBASE : 0;
-    __cpuid(1, a, b, c, d);
-    if (!(c & bit_OSXSAVE) || !(c & bit_AVX))
-        return features;
-    features |= FEATURE_AVX;
-    __cpuid_count(13, 1, a, b, c, d);
-    if (a & 4)
-        features |= FEATURE_XINUSE;
-    __cpuid_count(7, 0, a, b, c, d);
-    if (b & bit_AVX512F && b & bit_AVX512BW)
-        features |= FEATURE_AVX512;
-    return features;
-}
-
 uint32_t jit_vector_state(uint64_t *components)
 {
     enum { TILES = 3 << 17 };
     unsigned low, high, offset, len, c, d;
     uint32_t size = 512 + 64;
     *components = 0;
-    if (!(find_features() & FEATURE_AVX))
+    if (!(host_features & FEATURE_AVX))
         return 512;
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     *components = ((uint64_t)high << 32 | low) & ~(uint64_t)TILES;
@@ -2235,7 +2348,7 @@ uint32_t jit_vector_state(uint64_t *components)
 
 void jit_attach(struct cpu *cpu)
 {
-    cpu->features = find_features();
+    cpu->features = host_features;
     cpu->mxcsr = 0x1f80;
     if (syscall(SYS_arch_prctl, ARCH_GET_FS, &cpu->host_fs) ||
         syscall(SYS_arch_prctl, ARCH_SET_GS, cpu))

@@ -67,18 +67,32 @@ bool guest_accesses_vary(const struct insn *in)
     return is_state_image(in) || enter_level(in);
 }
 
+/* True if their number does not follow from the instruction alone. */
+static bool is_number_open(const struct insn *in)
+{
+    for (int i = 0; i < in->nmem; i++)
+        if (in->mem[i].flags & (MEM_VSIB | MEM_MASKED))
+            return true;
+    return in->flags & (INSN_REP | INSN_REPNE) || is_state_image(in) || enter_level(in);
+}
+
+static unsigned count_pieces(const struct insn *in, const struct mem_op *m, unsigned size,
+                             unsigned rw)
+{
+    unsigned n = 0, kinds = !!(m->flags & rw & MEM_READ) + !!(m->flags & rw & MEM_WRITE);
+    for (unsigned at = 0; at < size; at += guest_access_size(in, at, size))
+        n += kinds;
+    return n;
+}
+
 int guest_count_accesses(const struct insn *in, unsigned rw)
 {
-    int n = 0;
-    if (in->flags & (INSN_REP | INSN_REPNE) || guest_accesses_vary(in))
+    unsigned n = 0;
+    if (is_number_open(in))
         return -1;
-    for (int m = 0; m < in->nmem; m++) {
-        unsigned flags = in->mem[m].flags & rw;
-        for (unsigned at = 0; at < in->mem[m].size;
-             at += guest_access_size(in, at, in->mem[m].size))
-            n += !!(flags & MEM_READ) + !!(flags & MEM_WRITE);
-    }
-    return n;
+    for (int m = 0; m < in->nmem; m++)
+        n += count_pieces(in, &in->mem[m], in->mem[m].size, rw);
+    return (int)n;
 }
 
 /* Legacy vector instructions want their 16-byte operands aligned, but for some; of the VEX and
@@ -220,6 +234,44 @@ static uint64_t evex_mask(const struct lister *l)
 {
     unsigned k = l->in->evex & EVEX_AAA;
     return k ? guest_read_mask(l->cpu, (int)k) : UINT64_MAX;
+}
+
+/* vmaskmov and vpmaskmov */
+static bool is_vector_masked(const struct insn *in, const struct mem_op *m)
+{
+    return m->flags & MEM_MASKED && !(m->flags & MEM_VSIB) && in->enc == ENC_VEX && in->map == 2;
+}
+
+bool guest_find_elements(const struct insn *in, struct elements *elements)
+{
+    const struct mem_op *m = in->mem;
+    if (in->flags & (INSN_REP | INSN_REPNE)) {
+        *elements = (struct elements){.by = ELEMENTS_REPEATED};
+        return !(in->flags & INSN_ADDR32);
+    }
+    if (in->nmem != 1 || is_state_image(in) || !(m->flags & MEM_MASKED) || m->flags & MEM_VSIB)
+        return false;
+    if (is_vector_masked(in, m)) {
+        *elements = (struct elements){ELEMENTS_SIGNS, in->vvvv, m->count, (uint8_t)m->size};
+        return true;
+    }
+    unsigned size = in->enc == ENC_EVEX ? element_size(in) : 0;
+    if (!size)
+        return false;
+    *elements = (struct elements){ELEMENTS_MASK, in->evex & EVEX_AAA, (uint8_t)(m->size / size),
+                                  (uint8_t)size};
+    return true;
+}
+
+unsigned guest_count_each(const struct insn *in, unsigned rw)
+{
+    struct elements elements;
+    unsigned n = 0;
+    if (guest_find_elements(in, &elements) && elements.by != ELEMENTS_REPEATED)
+        return count_pieces(in, in->mem, elements.size, rw);
+    for (int m = 0; m < in->nmem; m++)
+        n += count_pieces(in, &in->mem[m], in->mem[m].size, rw);
+    return n;
 }
 
 /* compress and expand: as many elements as are selected, one behind the other. */
@@ -420,7 +472,7 @@ static void list_operand(struct lister *l, const struct mem_op *m)
         list_vsib(l, m);
     else if (m->flags & MEM_MASKED && in->enc == ENC_EVEX)
         list_evex(l, m);
-    else if (m->flags & MEM_MASKED && in->enc == ENC_VEX && in->map == 2)
+    else if (is_vector_masked(in, m))
         list_vector_masked(l, m);
     else if (m->flags & MEM_MASKED)
         list_byte_masked(l, m);

@@ -610,6 +610,17 @@ void plugin_ops_settle(struct cpu *cpu, const struct tb *tb, unsigned done)
             add_to_word(cpu, &merged[i], counts ? merged[i].imm : -merged[i].imm);
     }
 }
+
+void plugin_ops_count(struct cpu *cpu, const struct tb *tb, unsigned insn, const struct insn *in,
+                      uint64_t n)
+{
+    for (uint32_t i = 0; i < tb->n_ops; i++) {
+        const struct plugin_op *op = &tb->ops[i];
+        if (op->place == PLACE_MEM && op->insn == insn)
+            add_to_word(cpu, op, op->imm * n * guest_count_each(in, op->rw));
+    }
+}
+
 void plugin_ops_stale(const struct tb *tb)
 {
     for (uint32_t i = 0; i < tb->n_ops && tb->ops[i].kind == OP_GUARD; i++) {

@@ -210,14 +210,76 @@ static void test_faults(void **state)
     free_result(&r);
 }
 
+static unsigned long count_tokens(const char *list, char kind)
+{
+    unsigned long n = 0;
+    for (; (list = strchr(list, kind)); list++)
+        n++;
+    return n;
+}
+
+/* Counted inline, there are as many accesses as are reported. */
+static void test_counts(void **state)
+{
+    struct result r;
+    char list[MAX_LIST];
+    unsigned long reads, writes;
+
+    (void)state;
+    run_program(&r, ",count=on", "dump");
+    for (size_t i = 0; i < ROWS; i++) {
+        const char *line = find_line(r.out[1], rows[i].name);
+        if (!find_line(native_dump.out[0], rows[i].name))
+            continue;
+        expand(list, rows[i].accesses);
+        assert_non_null(line);
+        assert_int_equal(sscanf(line, "%lu %lu", &reads, &writes), 2);
+        if (reads != count_tokens(list, 'R') || writes != count_tokens(list, 'W'))
+            fail_msg("%s: %lu reads and %lu writes", rows[i].name, reads, writes);
+    }
+    free_result(&r);
+}
+
+/* Likewise where a repeated instruction faults after some of its elements. */
+static void test_counts_at_faults(void **state)
+{
+    static const char *const names[] = {"rep_stos", "rep_lods", "repne_scas"};
+    struct result counted, reported;
+    unsigned long reads, writes;
+
+    (void)state;
+    run_program(&counted, ",count=on", "probe");
+    run_program(&reported, "", "probe");
+    assert_string_equal(counted.out[0], native_probe.out[0]);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        unsigned long n[2] = {0};
+        const char *text = reported.out[1], *line = find_line(counted.out[1], names[i]);
+        struct event event;
+        for (; text; text = strchr(text, '\n')) {
+            text += *text == '\n';
+            if (parse_event(text, names[i], &event) && event.is_row)
+                n[event.rw == 'W']++;
+        }
+        assert_non_null(line);
+        assert_int_equal(sscanf(line, "%lu %lu", &reads, &writes), 2);
+        assert_int_equal(reads, n[0]);
+        assert_int_equal(writes, n[1]);
+    }
+    free_result(&counted);
+    free_result(&reported);
+}
+
 int main(void)
 {
-    struct CMUnitTest tests[ROWS + 1] = {{0}};
+    struct CMUnitTest tests[ROWS + 3] = {{0}};
 
     locate_emu();
     for (size_t i = 0; i < ROWS; i++)
         tests[i] =
             (struct CMUnitTest){rows[i].name, test_row, NULL, NULL, (void *)(uintptr_t)&rows[i]};
     tests[ROWS] = (struct CMUnitTest){"faults", test_faults, NULL, NULL, NULL};
-    return _cmocka_run_group_tests("access", tests, ROWS + 1, run_all, NULL);
+    tests[ROWS + 1] = (struct CMUnitTest){"counts", test_counts, NULL, NULL, NULL};
+    tests[ROWS + 2] =
+        (struct CMUnitTest){"counts at faults", test_counts_at_faults, NULL, NULL, NULL};
+    return _cmocka_run_group_tests("access", tests, ROWS + 3, run_all, NULL);
 }

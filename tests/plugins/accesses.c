@@ -1,6 +1,7 @@
 /* Shows every memory access of the functions named row_*, one a line:
  * "NAME KIND R|W BYTES FLAGS ADDRESS VALUE"; KIND is "row" for the instruction behind the marker,
- * else "setup". With outside=on, only those of rows that are not on the operand's pages. Also runs
+ * else "setup". With outside=on, only those of rows that are not on the operand's pages. With
+ * count=on, how many reads and writes there were, counted inline: "NAME READS WRITES". Also runs
  * under QEMU. */
 #include <inttypes.h>
 #include <qemu-plugin.h>
@@ -17,7 +18,13 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_version = VERSION;
 
 static const unsigned char marker[] = {0x0f, 0x1f, 0x80, 0x5a, 0x5a, 0x5a, 0x5a};
 
-static int only_outside;
+static int only_outside, only_count;
+
+#define MAX_ROWS 512
+static struct count {
+    const char *name;
+    qemu_plugin_u64 reads, writes;
+} counts[MAX_ROWS];
 
 struct place {
     const char *name, *kind;
@@ -78,6 +85,38 @@ static void watch(struct qemu_plugin_insn *insn, const char *name, int is_row)
                                      place);
 }
 
+static struct count *find_count(const char *name)
+{
+    struct count *c = counts;
+    while (c->name && strcmp(c->name, name))
+        c++;
+    if (c == counts + MAX_ROWS - 1)
+        abort();
+    if (!c->name) {
+        c->name = name;
+        c->reads = qemu_plugin_scoreboard_u64(qemu_plugin_scoreboard_new(8));
+        c->writes = qemu_plugin_scoreboard_u64(qemu_plugin_scoreboard_new(8));
+    }
+    return c;
+}
+
+static void count(struct qemu_plugin_insn *insn, const char *name)
+{
+    struct count *c = find_count(name);
+    qemu_plugin_register_vcpu_mem_inline_per_vcpu(insn, QEMU_PLUGIN_MEM_R,
+                                                  QEMU_PLUGIN_INLINE_ADD_U64, c->reads, 1);
+    qemu_plugin_register_vcpu_mem_inline_per_vcpu(insn, QEMU_PLUGIN_MEM_W,
+                                                  QEMU_PLUGIN_INLINE_ADD_U64, c->writes, 3);
+}
+
+static void show_counts(qemu_plugin_id_t id, void *userdata)
+{
+    (void)id, (void)userdata;
+    for (struct count *c = counts; c->name; c++)
+        fprintf(stderr, "%s %" PRIu64 " %" PRIu64 "\n", c->name, qemu_plugin_u64_sum(c->reads),
+                qemu_plugin_u64_sum(c->writes) / 3);
+}
+
 static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
     static int after_marker;
@@ -85,8 +124,8 @@ static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
     for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
         const char *name = qemu_plugin_insn_symbol(insn);
-        if (name && !strncmp(name, "row_", 4) && (after_marker || !only_outside))
-            watch(insn, name + 4, after_marker);
+        if (name && !strncmp(name, "row_", 4) && (after_marker || !(only_outside || only_count)))
+            (only_count ? count(insn, name + 4) : watch(insn, name + 4, after_marker));
         after_marker = is_marker(insn);
     }
 }
@@ -96,6 +135,9 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
 {
     (void)info;
     only_outside = argc > 0 && !strcmp(argv[0], "outside=on");
+    only_count = argc > 0 && !strcmp(argv[0], "count=on");
     qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans);
+    if (only_count)
+        qemu_plugin_register_atexit_cb(id, show_counts, NULL);
     return 0;
 }
