@@ -1509,7 +1509,9 @@ static void lower_next_element(struct lower *l, const struct insn *in, const uin
         emit_load_gs(e, GPR_RCX, SLOT(0));
         lower_reenter(l, in);
     }
+    e->now.clean = !counts_runs(l); /* nothing would count again for a signal here */
     emit_jmp(e, next);
+    e->now.clean = false;
 }
 
 /* A repeated string instruction of which only the number of elements is wanted. */

@@ -11,7 +11,8 @@
 
 #include <cmocka.h>
 
-#define SECONDS     60 /* after which a run counts as hung */
+#define SECONDS     60  /* after which a run counts as hung */
+#define ALL_SECONDS 600 /* the same for "all" */
 #define MAX_ARGS    12
 #define STRESS_RUNS 30
 
@@ -19,7 +20,8 @@ enum program_flag {
     REAL = 1,  /* a program of the system: `make check` runs it in the modes marked so */
     RACY = 2,  /* part of "stress" */
     INPUT = 4, /* reads the data file on stdin */
-    HEAVY = 8, /* not in modes that translate code again and again, or take it in small steps */
+    HEAVY = 8, /* `make check` leaves it out of modes that go in small steps */
+    DENSE = 16 /* signals every 200 us: faster than a mode can be that steps out of callbacks */
 };
 
 struct program {
@@ -31,6 +33,7 @@ struct program {
 struct mode {
     const char *name;
     enum { GUESTS, REALS, HEAVIES } most; /* what `make check` runs in it */
+    bool steps;                           /* 45 single steps of 5 us to where a signal may come */
     const char *options[6];               /* %s: the directory of emu and its plugins */
 };
 
@@ -72,7 +75,7 @@ static const struct program programs[] = {
     {"end-group",           RACY, {"ends", "group"}},
     {"end-first",           RACY, {"ends", "first"}},
     {"end-last",            RACY, {"ends", "last"}},
-    {"storm",               RACY | HEAVY, {"storm"}},
+    {"storm",               RACY | HEAVY | DENSE, {"storm"}},
     {"queue",               RACY, {"queue"}},
     {"ticks",               RACY, {"ticks"}},
     {"frames",              0, {"frames"}},
@@ -188,17 +191,17 @@ static const struct program programs[] = {
 };
 
 static const struct mode modes[] = {
-    {"default",       HEAVIES, {NULL}},
-    {"one-insn",      GUESTS,  {"-one-insn-per-tb"}},
-    {"nochain",       GUESTS,  {"-d", "nochain", "-D", "/dev/null"}},
-    {"follow-exec",   HEAVIES, {"-follow-exec"}},
-    {"tb-64K",        REALS,   {"-tb-size", "64K"}},
-    {"insn-inline",   GUESTS,  {"-plugin", "%s/libinsn.so,inline=on"}},
-    {"insn-callback", GUESTS,  {"-plugin", "%s/libinsn.so"}},
-    {"bb-inline",     GUESTS,  {"-plugin", "%s/libbb.so,inline=on"}},
-    {"mem-inline",    GUESTS,  {"-plugin", "%s/libmem.so,inline=on"}},
-    {"mem-callback",  GUESTS,  {"-plugin", "%s/libmem.so,callback=on"}},
-    {"drcov",         HEAVIES, {"-plugin", "%s/libdrcov.so,filename=trace.drcov"}},
+    {"default",       HEAVIES, false, {NULL}},
+    {"one-insn",      GUESTS,  false, {"-one-insn-per-tb"}},
+    {"nochain",       GUESTS,  false, {"-d", "nochain", "-D", "/dev/null"}},
+    {"follow-exec",   HEAVIES, false, {"-follow-exec"}},
+    {"tb-64K",        REALS,   false, {"-tb-size", "64K"}},
+    {"insn-inline",   GUESTS,  false, {"-plugin", "%s/libinsn.so,inline=on"}},
+    {"insn-callback", GUESTS,  false, {"-plugin", "%s/libinsn.so"}},
+    {"bb-inline",     GUESTS,  false, {"-plugin", "%s/libbb.so,inline=on"}},
+    {"mem-inline",    GUESTS,  false, {"-plugin", "%s/libmem.so,inline=on"}},
+    {"mem-callback",  GUESTS,  true,  {"-plugin", "%s/libmem.so,callback=on"}},
+    {"drcov",         HEAVIES, false, {"-plugin", "%s/libdrcov.so,filename=trace.drcov"}},
 };
 /* clang-format on */
 #define PROGRAMS (sizeof programs / sizeof programs[0])
@@ -212,6 +215,7 @@ struct test_case {
 static struct result native[PROGRAMS]; /* out[0] is NULL until it has run */
 static char scratch[] = "/tmp/emu-guest-XXXXXX";
 static char data_path[64];
+static int seconds = SECONDS;
 
 static char *const environment[] = {
     "PATH=/usr/bin:/bin", "LANG=C", "HOME=/nonexistent", "TZ=UTC", "SHELL=/bin/sh", "EMPTY=", NULL};
@@ -312,7 +316,7 @@ static void run_program(struct result *r, const struct program *p, const struct 
     for (int i = 1; i < MAX_ARGS && p->argv[i]; i++)
         argv[argc++] = (char *)(uintptr_t)p->argv[i];
     argv[argc] = NULL;
-    run_command(r, argv, environment, scratch, p->flags & INPUT ? data_path : NULL, SECONDS);
+    run_command(r, argv, environment, scratch, p->flags & INPUT ? data_path : NULL, seconds);
 }
 
 /* The one line emu adds of its own accord: when it ends by a signal that the guest did not
@@ -331,7 +335,7 @@ static void drop_signal_report(struct result *r)
 static void describe_status(char *text, size_t size, int status)
 {
     if (status == RUN_TIMED_OUT)
-        snprintf(text, size, "still running after %d s", SECONDS);
+        snprintf(text, size, "still running after %d s", seconds);
     else if (WIFEXITED(status))
         snprintf(text, size, "exited %d", WEXITSTATUS(status));
     else
@@ -409,9 +413,11 @@ static bool is_chosen(const struct choice *c, int argc, char **argv, const struc
 {
     if (c->by_mode && !is_named(argc, argv, m->name))
         return false;
+    if (p->flags & DENSE && m->steps)
+        return false;
     if (c->by_program)
         return is_named(argc, argv, p->name);
-    if (p->flags & HEAVY && m->most < HEAVIES)
+    if (p->flags & HEAVY && m->most < HEAVIES && !c->all)
         return false;
     if (c->stress)
         return p->flags & RACY;
@@ -421,6 +427,8 @@ static bool is_chosen(const struct choice *c, int argc, char **argv, const struc
 int main(int argc, char **argv)
 {
     struct choice c = read_choice(argc, argv);
+    if (c.all)
+        seconds = ALL_SECONDS;
     size_t most = PROGRAMS * MODES * (c.stress ? STRESS_RUNS : 1), n = 0;
     struct CMUnitTest *tests = calloc(most, sizeof *tests);
     struct test_case *cases = calloc(most, sizeof *cases);
