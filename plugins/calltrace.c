@@ -15,8 +15,8 @@
  * call is a tail call if the stack pointer is where the frame began, and a signal handler if it
  * will return to code that does rt_sigreturn. Functions without a symbol are named "?". */
 #define EMU_PLUGIN_API_VERSION 4
+#include "functions.h"
 #include "guest.h"
-#include "map.h"
 #include "opcode.h"
 #include "options.h"
 
@@ -24,29 +24,24 @@
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
-struct function { /* of a block's first instruction */
-    uint64_t pc;
-    const char *name;
-};
-
 struct frame {
     uint64_t sp; /* where its return address is */
-    struct function function;
+    const struct function *function;
     const char *mark; /* how it was entered; NULL: not yet */
     bool open;        /* its line is written, and ends with a brace */
 };
 
 struct vcpu {
-    uint64_t running; /* the running function's name; 0: the next block tells */
-    unsigned index;
-    bool returned, inside; /* how the next block is come to; of the function asked for */
+    uint64_t running;  /* the running function's name; 0: the next block tells */
+    uint64_t returned; /* what a return that leads to the next block has popped; 0: none does */
+    char label[16];    /* what its lines start with */
+    bool inside;       /* of the function asked for */
     struct frame *frames;
     size_t n, room, base; /* base: depth of the function asked for */
 };
 
 static struct qemu_plugin_scoreboard *vcpus;
-static qemu_plugin_u64 running;
-static struct map functions = {.record_size = sizeof(struct function)};
+static qemu_plugin_u64 running, returned;
 static struct qemu_plugin_register *rsp;
 static struct bytes buffer;
 static const char *from;
@@ -59,15 +54,17 @@ static bool is_shown(const struct vcpu *v, size_t depth)
            (!max_depth || depth - v->base < max_depth);
 }
 
+/* Without printf, which would take a quarter of the time. */
 static void print_frame(const struct vcpu *v, size_t depth, const char *text, const char *end)
 {
+    char line[1024], *at = stpcpy(line, v->label);
     const struct frame *f = &v->frames[depth];
     size_t level = depth - v->base, indent = 2 * (level < 64 ? level : 64);
-    char addr[32] = "";
-    if (!f->open)
-        snprintf(addr, sizeof addr, "0x%" PRIx64 " ", f->function.pc);
-    outf("%u | %*s%s%s%.800s%s\n", v->index, (int)indent, "", text, addr,
-         f->function.name ? f->function.name : "?", end);
+    memset(at, ' ', indent);
+    at = stpcpy(at + indent, text);
+    at = stpcpy(at, f->open ? function_name(f->function) : f->function->text);
+    stpcpy(stpcpy(at, end), "\n");
+    qemu_plugin_outs(line);
 }
 
 /* The innermost frame ends, or its line is due as the program does. */
@@ -87,22 +84,25 @@ static void push_frame(struct vcpu *v, uint64_t sp)
     v->frames[v->n++] = (struct frame){.sp = sp};
 }
 
-/* Ends the frames that the stack pointer has left behind; if that is all of them, this is another
- * stack, and they will go on. */
-static void unwind(struct vcpu *v, uint64_t sp)
+/* Ends the frames that the stack pointer has left behind, the last of them by a return if that
+ * popped its return address; if that is all of them, this is another stack, and they will go on. */
+static void unwind(struct vcpu *v, uint64_t sp, uint64_t popped)
 {
     size_t keep = v->n;
     while (keep && v->frames[keep - 1].sp < sp)
         keep--;
-    while (keep && v->n > keep)
+    bool by_return = popped && keep < v->n && v->frames[keep].sp == sp - popped;
+    while ((keep || by_return) && v->n > keep + by_return)
         close_frame(v, " (unwound)");
+    if (by_return)
+        close_frame(v, "");
 }
 
 /* The innermost frame's function has started. */
 static void enter_function(struct vcpu *v, const struct function *function, const char *mark)
 {
     struct frame *f = &v->frames[v->n - 1];
-    f->function = *function;
+    f->function = function;
     f->mark = mark;
     if (from && !v->inside && function->name && !strcmp(function->name, from)) {
         v->inside = true;
@@ -117,17 +117,10 @@ static void enter_function(struct vcpu *v, const struct function *function, cons
     }
 }
 
-/* False for one function in several pieces: f, f.cold. */
-static bool is_other(const char *a, const char *b)
-{
-    size_t n = a ? strcspn(a, ".") : 0;
-    return !a || !b ? a != b : n != strcspn(b, ".") || strncmp(a, b, n);
-}
-
 /* True for code without a name that has called nothing, as in a procedure linkage table. */
 static bool is_stub(const struct frame *f)
 {
-    return f->mark && !f->function.name && !f->open;
+    return f->mark && !f->function->name && !f->open;
 }
 
 /* The function jumped to replaces the innermost one. */
@@ -149,7 +142,7 @@ static void vcpu_function_exec(unsigned vcpu, void *userdata)
     struct vcpu *v = qemu_plugin_scoreboard_find(vcpus, vcpu);
     pthread_mutex_lock(&lock);
     uint64_t sp = read_register(&buffer, rsp);
-    unwind(v, sp);
+    unwind(v, sp, v->returned);
     const struct frame *top = v->n ? &v->frames[v->n - 1] : NULL;
     bool at_start = top && top->sp == sp;
     if (at_start && !top->mark) {
@@ -157,47 +150,52 @@ static void vcpu_function_exec(unsigned vcpu, void *userdata)
     } else if (!top || (!at_start && !v->returned && starts_handler(&buffer, sp))) {
         push_frame(v, sp);
         enter_function(v, function, v->n > 1 ? "signal: " : "");
-    } else if ((at_start || is_stub(top)) && is_other(top->function.name, function->name)) {
+    } else if ((at_start || is_stub(top)) && is_other(top->function, function)) {
         replace_function(v, function);
     }
-    v->returned = false;
+    v->returned = 0;
     pthread_mutex_unlock(&lock);
 }
 
-/* Before a call or return. One that returns to somewhere else jumps there; the frame ends too. */
-static void vcpu_branch(unsigned vcpu, void *is_call)
+static void vcpu_call(unsigned vcpu, void *userdata)
 {
+    (void)userdata;
     struct vcpu *v = qemu_plugin_scoreboard_find(vcpus, vcpu);
     pthread_mutex_lock(&lock);
     uint64_t sp = read_register(&buffer, rsp);
-    unwind(v, sp);
-    if (is_call)
-        push_frame(v, sp - 8);
-    else if (v->n && v->frames[v->n - 1].sp == sp)
-        close_frame(v, "");
-    v->returned = !is_call;
+    unwind(v, sp, 0);
+    push_frame(v, sp - 8);
     v->running = 0;
     pthread_mutex_unlock(&lock);
+}
+
+/* Of a return: its own word, and what ret imm16 takes besides. */
+static uint64_t popped_by(const uint8_t *code, size_t size)
+{
+    return size > 2 && code[size - 3] == 0xc2 ? 8 + code[size - 2] + 256u * code[size - 1] : 8;
 }
 
 static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
     (void)id;
+    const enum qemu_plugin_op store = QEMU_PLUGIN_INLINE_STORE_U64;
     struct qemu_plugin_insn *last = qemu_plugin_tb_get_insn(tb, qemu_plugin_tb_n_insns(tb) - 1);
     uint8_t code[CODE_ROOM] = {0};
     enum insn_class ends = classify_insn(code, qemu_plugin_insn_data(last, code, MAX_CODE));
     pthread_mutex_lock(&lock);
-    struct function *function = map_get(&functions, qemu_plugin_tb_vaddr(tb));
-    function->name = qemu_plugin_insn_symbol(qemu_plugin_tb_get_insn(tb, 0));
-    uint64_t name = function->name ? (uintptr_t)function->name : 1;
+    struct function *function = find_function(tb);
     pthread_mutex_unlock(&lock);
+    uint64_t name = function->name ? (uintptr_t)function->name : 1;
     qemu_plugin_register_vcpu_tb_exec_cond_cb(tb, vcpu_function_exec, QEMU_PLUGIN_CB_R_REGS,
                                               QEMU_PLUGIN_COND_NE, running, name, function);
-    qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(tb, QEMU_PLUGIN_INLINE_STORE_U64, running,
-                                                      name);
-    if (ends == CLASS_CALL || ends == CLASS_RETURN)
-        qemu_plugin_register_vcpu_insn_exec_cb(last, vcpu_branch, QEMU_PLUGIN_CB_R_REGS,
-                                               ends == CLASS_CALL ? last : NULL);
+    qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(tb, store, running, name);
+    if (ends == CLASS_CALL)
+        qemu_plugin_register_vcpu_insn_exec_cb(last, vcpu_call, QEMU_PLUGIN_CB_R_REGS, NULL);
+    if (ends == CLASS_RETURN) { /* the block that it leads to does the rest */
+        const uint64_t popped = popped_by(code, qemu_plugin_insn_size(last));
+        qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(last, store, running, 0);
+        qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(last, store, returned, popped);
+    }
 }
 
 static void vcpu_init(qemu_plugin_id_t id, unsigned vcpu)
@@ -205,7 +203,8 @@ static void vcpu_init(qemu_plugin_id_t id, unsigned vcpu)
     (void)id;
     struct vcpu *v = qemu_plugin_scoreboard_find(vcpus, vcpu);
     pthread_mutex_lock(&lock);
-    *v = (struct vcpu){.index = vcpu, .frames = v->frames, .room = v->room}; /* of one before */
+    *v = (struct vcpu){.frames = v->frames, .room = v->room}; /* of one before */
+    snprintf(v->label, sizeof v->label, "%u | ", vcpu);
     if (!rsp)
         rsp = find_register("rsp");
     pthread_mutex_unlock(&lock);
@@ -241,6 +240,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
         return -1;
     vcpus = qemu_plugin_scoreboard_new(sizeof(struct vcpu));
     running = qemu_plugin_scoreboard_u64_in_struct(vcpus, struct vcpu, running);
+    returned = qemu_plugin_scoreboard_u64_in_struct(vcpus, struct vcpu, returned);
     qemu_plugin_register_vcpu_init_cb(id, vcpu_init);
     qemu_plugin_register_vcpu_exit_cb(id, vcpu_exit);
     qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans);
