@@ -155,8 +155,24 @@ static void *map_low(uint64_t start, size_t len, int prot)
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
     if (p != (void *)start)
         die("cannot map %zu bytes at 0x%llx for the code cache", len, (unsigned long long)start);
-    madvise(p, len, MADV_HUGEPAGE); /* fewer faults now, fewer misses of the TLB later */
     return p;
+}
+
+/* Fewer faults now, fewer misses of the TLB later. */
+static void use_huge_pages(uint64_t start, size_t len)
+{
+    madvise((void *)start, len, MADV_HUGEPAGE);
+}
+
+/* Most programs fill little of the first pages: to clear those would take longer than the faults
+ * on small ones. */
+static void map_cache(void)
+{
+    const size_t small = 2 << 20;
+    cache.start = map_low(LOW_CACHE, opt.tb_size, PROT_READ | PROT_WRITE | PROT_EXEC);
+    cache.end = cache.start + opt.tb_size;
+    if (opt.tb_size > 2 * small)
+        use_huge_pages(LOW_CACHE + small, opt.tb_size - 2 * small);
 }
 
 /* AMD's processors before Zen 3 (family 19h) take hundreds of cycles. */
@@ -211,6 +227,8 @@ void jit_init(void)
     };
     map_low(LOW_TABLES, TABLES_END - LOW_TABLES, PROT_READ | PROT_WRITE | PROT_EXEC);
     map_low(LARGE_TABLE, LARGE_SIZE, PROT_READ | PROT_WRITE);
+    use_huge_pages(LOW_TABLES, TABLES_END - LOW_TABLES);
+    use_huge_pages(LARGE_TABLE, LARGE_SIZE);
     *(uint32_t *)RETURN_MASK = has_fast_pext() ? ((1u << RETURN_BITS) - 1) << 2 : 0;
     for (int i = 0; i < PAD_COUNT; i++) {
         struct emit e = {.p = pad_address(i)};
@@ -221,8 +239,7 @@ void jit_init(void)
     moved_segments = has_fsgsbase() ? INSN_USES_GS : INSN_USES_GS | INSN_USES_FS;
     for (int nr = 0; nr < UNKNOWN_SYSCALL; nr++)
         ((uint8_t *)ROUTES)[nr] = linux_syscall_route(nr);
-    cache.start = map_low(LOW_CACHE, opt.tb_size, PROT_READ | PROT_WRITE | PROT_EXEC);
-    cache.end = cache.start + opt.tb_size;
+    map_cache();
     jit_clear_table();
     jit_reset();
 }
