@@ -360,6 +360,8 @@ bool guest_enter_vsyscall(struct cpu *cpu)
     if (offset >= 0xc00 || offset % 0x400 != 0 ||
         !guest_copy(&back, (const void *)guest_sp(cpu), sizeof(back)))
         return false;
+    jit_use_libc(cpu);
+    qemu_plugin_vcpu_exception(cpu, cpu->pc);
     guest_set_result(cpu, numbers[offset / 0x400]);
     cpu->pc = back;
     guest_set_sp(cpu, guest_sp(cpu) + sizeof(back));

@@ -338,14 +338,13 @@ static void test_glib(void **state)
 
 /* ---- API versions --------------------------------------------------------------------------- */
 
-static void test_version(void **state)
+static void check_version(const char *plugin, int version)
 {
     static const int checks[] = {22, 26, 35, 39, 45, 49, 52, 52}; /* at least so many */
-    int version = (int)(intptr_t)*state, n = 0;
-    char plugin[32], done[32];
+    char done[32];
     struct result r;
+    int n = 0;
 
-    snprintf(plugin, sizeof plugin, "./versions%d.so", version);
     snprintf(done, sizeof done, "version %d done\n", version);
     run_emu(&r, (const char *const[]){"-plugin", plugin, PROGRAM, NULL}, NULL);
     expect_text("stderr", r.out[1], done);
@@ -356,6 +355,35 @@ static void test_version(void **state)
         n++;
     assert_in_range(n, checks[version], 99);
     free_result(&r);
+}
+
+static void test_version(void **state)
+{
+    int version = (int)(intptr_t)*state;
+    char plugin[32];
+
+    snprintf(plugin, sizeof plugin, "./versions%d.so", version);
+    check_version(plugin, version);
+}
+
+/* The same in C++, with every version's header; a compiler for musl has none. */
+static void test_cxx(void **state)
+{
+    const char *cc = getenv("CC");
+    char plugin[32], command[2 * PATH_MAX];
+
+    (void)state;
+    if (system("command -v c++ >/dev/null") || (cc && strstr(cc, "musl")))
+        skip();
+    for (int version = 0; version <= 7; version++) {
+        snprintf(plugin, sizeof plugin, "./versions%d-c++.so", version);
+        snprintf(command, sizeof command,
+                 "c++ -Wall -Wextra -Werror -fvisibility=hidden -shared -fPIC -I. -Iplugins "
+                 "-DEMU_PLUGIN_API_VERSION=%d -o '%s/%s' -x c++ tests/plugins/versions.c",
+                 version, plugin_dir, plugin);
+        assert_int_equal(system(command), 0);
+        check_version(plugin, version);
+    }
 }
 
 /* ---- end of the process -----------------------------------------------------------------------
@@ -819,6 +847,23 @@ static void test_syscall_plugin(void **state)
     free_result(&r);
 }
 
+/* A call of the vsyscall page is an exception, as its code is not for running, and a system call.
+ */
+static void test_vsyscall(void **state)
+{
+    struct result r;
+
+    (void)state;
+    run_emu(&r,
+            (const char *const[]){"-d", "plugin", "-plugin", "libtraps.so", "-plugin",
+                                  "libsyscall.so", "%/vsyscall", NULL},
+            NULL);
+    assert_int_equal(r.status, 3 << 8);
+    expect_text("stderr", r.out[1], "\n201          1      0\n"); /* time */
+    expect_text("stderr", r.out[1], "\n   0,          0,          1,          0\n");
+    free_result(&r);
+}
+
 static void test_traps(void **state)
 {
     static const struct {
@@ -1279,7 +1324,7 @@ static void test_drcov_fork(void **state)
 /* An argument chooses tests by a pattern of their names. */
 int main(int argc, char **argv)
 {
-    struct CMUnitTest tests[COUNT(rows) + 40] = {{0}};
+    struct CMUnitTest tests[COUNT(rows) + 60] = {{0}};
     size_t n = 0;
 
     if (argc > 1)
@@ -1295,6 +1340,7 @@ int main(int argc, char **argv)
         const char *name;
         CMUnitTestFunction function;
     } others[] = {
+        {"C++", test_cxx},
         {"effects", test_effects},
         {"looks", test_looks},
         {"misuse", test_misuse},
@@ -1315,6 +1361,7 @@ int main(int argc, char **argv)
         {"howvec", test_howvec},
         {"calltrace", test_calltrace},
         {"syscall", test_syscall_plugin},
+        {"vsyscall", test_vsyscall},
         {"traps", test_traps},
         {"discon", test_discon},
         {"stoptrigger", test_stoptrigger},
