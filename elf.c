@@ -688,6 +688,7 @@ static void build_stack(const struct elf *elf, uint64_t interp_bias, const char 
 struct symbol {
     uint64_t start, end; /* as linked */
     const char *name;
+    unsigned oddity; /* among the names of one address */
 };
 
 /* The functions of a file, sorted by address; a file is read once and kept. */
@@ -716,7 +717,16 @@ static int compare_symbols(const void *a, const void *b)
 {
     const struct symbol *x = a, *y = b;
 
-    return x->start < y->start ? -1 : x->start > y->start;
+    if (x->start != y->start)
+        return x->start < y->start ? -1 : 1;
+    return x->oddity != y->oddity ? (x->oddity < y->oddity ? 1 : -1) : strcmp(x->name, y->name);
+}
+
+/* Of several names for one address the least odd one is taken: one that other files see, without
+ * the underscores of what is meant for the library itself. */
+static unsigned find_oddity(const Elf64_Sym *sym, const char *name)
+{
+    return (unsigned)strspn(name, "_") + (ELF64_ST_BIND(sym->st_info) == STB_LOCAL ? 100 : 0);
 }
 
 /* Takes the sized functions of one symbol table; names stay in memory until exit. */
@@ -730,8 +740,9 @@ static void take_symbols(struct symbol_file *file, const Elf64_Sym *sym, size_t 
         if ((type != STT_FUNC && type != STT_GNU_IFUNC) || sym[i].st_shndx == SHN_UNDEF ||
             !sym[i].st_size || sym[i].st_name >= names_len)
             continue;
+        const char *name = names + sym[i].st_name;
         file->symbols[file->count++] = (struct symbol){
-            sym[i].st_value, sym[i].st_value + sym[i].st_size, names + sym[i].st_name};
+            sym[i].st_value, sym[i].st_value + sym[i].st_size, name, find_oddity(&sym[i], name)};
     }
     if (file->count)
         qsort(file->symbols, file->count, sizeof *file->symbols, compare_symbols);

@@ -17,3 +17,9 @@ int answer(void)
 {
     return ++calls;
 }
+
+/* Further names, of which nobody wants to see one. */
+int __answer(void) __attribute__((alias("answer")));
+int _answer(void) __attribute__((weak, alias("answer")));
+static int aanswer(void) __attribute__((used, alias("answer")));
+static int zanswer(void) __attribute__((used, alias("answer")));
