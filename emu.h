@@ -497,6 +497,7 @@ struct tb {
     const uint8_t *code; /* copy of the guest bytes, if they can change; or NULL */
     uint32_t patience;   /* checked blocks: entries until the page may have come to rest */
     bool flags_dead;     /* the arithmetic flags are written before they are read */
+    uint8_t call_len;    /* pad[BY_RETURN] is behind a host call, of a call so long; 0: it is not */
 };
 
 #define SUPERBLOCK_TBS   32
@@ -507,11 +508,12 @@ struct superblock {
     struct superblock *page_next[SUPERBLOCK_PAGES]; /* per page: next superblock of that page */
     uint64_t page[SUPERBLOCK_PAGES];
     uint8_t n_pages, n_tbs;
-    bool checked;        /* blocks compare their bytes at entry */
-    uint8_t entry;       /* enum tb_entry it was laid out for */
-    uint32_t exits_dead; /* bit i: the flags are dead where block i leaves by a direct branch */
-    bool dead;           /* invalidated; its host code stays until the flush */
-    struct tb tb[];      /* n_tbs of them */
+    bool checked;         /* blocks compare their bytes at entry */
+    uint8_t entry;        /* enum tb_entry it was laid out for */
+    uint32_t exits_dead;  /* bit i: the flags are dead where block i leaves by a direct branch */
+    bool dead;            /* invalidated; its host code stays until the flush */
+    uint8_t *shared_call; /* as in struct unit */
+    struct tb tb[];       /* n_tbs of them */
 };
 
 /* A direct exit: the 4-byte displacement at site leads to stub or, once bound, to a block. */
@@ -537,9 +539,10 @@ struct unit {
     struct plugin_op *ops[SUPERBLOCK_TBS];
     size_t n_ops[SUPERBLOCK_TBS];
     size_t n_merged[SUPERBLOCK_TBS];
-    uint32_t exits_dead; /* as in struct superblock */
-    bool checked;        /* likewise */
-    unsigned max_insns;  /* of a block; below TB_MAX_INSNS there is only one block */
+    uint32_t exits_dead;  /* as in struct superblock */
+    bool checked;         /* likewise */
+    uint8_t *shared_call; /* the last block ends in a call, which this host call makes; or NULL */
+    unsigned max_insns;   /* of a block; below TB_MAX_INSNS there is only one block */
     int n_tbs;
 };
 _Static_assert(SUPERBLOCK_TBS <= 32, "exits_dead has a bit for each");
@@ -567,6 +570,8 @@ struct roll {
         uint8_t reg, slot;
     } spilled[3];
 };
+
+#define JIT_CALL_LEN 5 /* bytes of a host call */
 
 void jit_init(void);
 /* Lowers unit into sb (tb[] filled but for host addresses); false: the cache is full. */
@@ -708,6 +713,8 @@ void tb_init(void);
 /* Block at guest address pc, translated if need be; NULL: the fetch faults. */
 struct tb *tb_find(struct cpu *cpu, uint64_t pc, enum tb_entry entry);
 struct tb *tb_lookup(uint64_t pc);
+/* A block at pc, which checks nothing, behind the call of len bytes that ends there; or NULL. */
+struct tb *tb_find_landing(uint64_t pc, unsigned len);
 /* Superblock whose code holds host_pc; NULL: a stub or trampoline. */
 struct superblock *tb_by_host(uint64_t host_pc);
 void tb_insert(struct superblock *sb);

@@ -1638,6 +1638,15 @@ static void lower_push_return(struct lower *l, uint64_t pc)
     emit_push_abs(&l->e, (uintptr_t)constant);
 }
 
+/* The block ends in a call that another one's host call makes: goes there. */
+static bool lower_shared_call(struct lower *l)
+{
+    bool shared = l->tb + 1 == l->unit->n_tbs && l->unit->shared_call;
+    if (shared)
+        emit_jmp(&l->e, l->unit->shared_call);
+    return shared;
+}
+
 static void lower_call(struct lower *l, const struct insn *in, unsigned i)
 {
     uint64_t next = in->pc + in->len;
@@ -1646,6 +1655,8 @@ static void lower_call(struct lower *l, const struct insn *in, unsigned i)
     lower_push_return(l, next);
     l->e.now.pc = in->target;
     lower_mem_after(l, i);
+    if (lower_shared_call(l))
+        return;
     bool paired = is_next(l, next);
     const uint8_t *stub = make_link(l, in->target, paired, &link);
     roll_set(l, ROLL_CALL);
@@ -1698,6 +1709,8 @@ static void lower_call_ind(struct lower *l, const struct insn *in, const uint8_t
     lower_target(l, in, code, i);
     lower_push_return(l, next);
     lower_target_index(l, in->pc, i);
+    if (lower_shared_call(l))
+        return;
     if (is_next(l, next)) {
         roll_set(l, ROLL_CALL);
         emit_hole_call(&l->e, make_call_thunk(l));
@@ -1978,6 +1991,7 @@ static void lower_entry(struct lower *l, struct tb *tb, enum tb_entry entry)
         l->unit->insn[first].pc == l->unit->insn[first - 1].pc + l->unit->insn[first - 1].len;
     if (landing || (l->tb == 0 && entry == ENTRY_RETURN)) {
         tb->pad[BY_RETURN] = emit_here(&l->e);
+        tb->call_len = landing ? l->unit->insn[first - 1].len : 0;
         emit_return_pad(&l->e, tb->pc);
     } else if (l->tb == 0 && entry == ENTRY_INDIRECT) {
         tb->pad[BY_JUMP] = emit_here(&l->e);

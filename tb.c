@@ -186,6 +186,14 @@ struct tb *tb_lookup(uint64_t pc)
     return tb;
 }
 
+struct tb *tb_find_landing(uint64_t pc, unsigned len)
+{
+    struct tb *tb = tb_lookup(pc);
+    while (tb && (tb->pc != pc || tb->call_len != len || tb->sb->checked))
+        tb = tb->next;
+    return tb;
+}
+
 struct tb *tb_find(struct cpu *cpu, uint64_t pc, enum tb_entry entry)
 {
     struct tb *tb = tb_lookup(pc);

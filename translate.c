@@ -156,6 +156,11 @@ static bool accept_block(struct unit *u, struct superblock *pages, bool checked)
     return true;
 }
 
+static bool is_call(const struct insn *in)
+{
+    return in->kind == INSN_CALL || in->kind == INSN_CALL_IND;
+}
+
 static bool wants_more(const struct unit *u, uint64_t next)
 {
     const struct insn *last = &u->insn[u->first[u->n_tbs] - 1];
@@ -164,9 +169,19 @@ static bool wants_more(const struct unit *u, uint64_t next)
         return false;
     if (opt.one_insn_per_tb || opt.log & (LOG_NOCHAIN | LOG_IN_ASM) || is_in_unit(u, next))
         return false;
-    /* A call's landing is wanted right behind it even if the code exists elsewhere. */
-    bool landing = last->kind == INSN_CALL || last->kind == INSN_CALL_IND;
-    return landing || !tb_lookup(next);
+    return is_call(last) ? !u->shared_call : !tb_lookup(next);
+}
+
+/* A call's landing is wanted right behind it, for the processor to predict returns, even if the
+ * code exists elsewhere. But if the same call has a landing already, in another block, it is to
+ * make the host call: a return can lead to one of them only. */
+static void share_call(struct unit *u)
+{
+    const struct insn *last = &u->insn[u->first[u->n_tbs] - 1];
+    struct tb *landing = is_call(last) && !u->checked && !(opt.log & LOG_NOCHAIN)
+                             ? tb_find_landing(last->pc + last->len, last->len)
+                             : NULL;
+    u->shared_call = landing ? landing->pad[BY_RETURN] - JIT_CALL_LEN : NULL;
 }
 
 /* Fills the unit from pc; false: the fetch at pc faults. */
@@ -175,12 +190,14 @@ static bool build_unit(struct cpu *cpu, struct unit *u, uint64_t pc, struct supe
     u->n_tbs = 0;
     u->first[0] = 0;
     u->copied = 0;
+    u->shared_call = NULL;
     uint64_t next = pc;
     bool checked;
     do {
         if (!decode_block(cpu, u, next, &checked) || !accept_block(u, pages, checked))
             break;
         next = follow(u, u->n_tbs - 1);
+        share_call(u);
     } while (wants_more(u, next));
     return u->n_tbs > 0;
 }
@@ -317,6 +334,7 @@ static struct superblock *make_superblock(const struct unit *u, const struct sup
     *sb = *pages;
     sb->exits_dead = u->exits_dead;
     sb->checked = u->checked;
+    sb->shared_call = u->shared_call;
     sb->n_tbs = (uint8_t)u->n_tbs;
     for (int i = 0; i < u->n_tbs; i++) {
         const struct insn *first = &u->insn[u->first[i]];
@@ -449,6 +467,7 @@ void translate_again(const struct superblock *sb, struct unit *u)
     }
     u->first[u->n_tbs] = (uint16_t)n;
     u->exits_dead = sb->exits_dead;
+    u->shared_call = sb->shared_call;
     for (int i = 0; i < u->n_tbs; i++)
         mark_calls(u, i);
     find_live_flags(u);

@@ -47,6 +47,21 @@ _start:
 2:      call    drop_a_frame            /* returns to its caller's caller */
         SHOW    %rax
 
+        mov     $3, %ebp                /* calls in two blocks: a loop's and the one before it */
+        lea     plain(%rip), %rbx
+        xor     %eax, %eax
+3:      lea     1(%rax), %eax
+        call    plain
+        SHOW    %rax
+        sub     $1, %ebp
+        jnz     3b
+        mov     $3, %ebp
+4:      lea     1(%rax), %eax
+        call    *%rbx
+        SHOW    %rax
+        sub     $1, %ebp
+        jnz     4b
+
         push    $-1                     /* push sizes and operands */
         push    $0x7fffffff
         push    $-0x80
