@@ -3,17 +3,18 @@
  *   emu -plugin liblockstep.so[,steps=N] PROGRAM ARGS
  *
  * Before the first instruction the process forks. The copy has the guest's memory at the guest's
- * addresses, and is single-stepped natively beside the guest: before each instruction program
- * counter, general registers, flags and xmm registers must agree, before each syscall all writable
- * memory. Syscalls are not repeated: the copy takes over what they did to the guest. So are
- * instructions whose result is not determined (rdtsc, cpuid ...), and what a fault's handler
- * starts with. The first difference ends the run with status 99, after N instructions without one
- * it ends with 0.
+ * addresses, and is single-stepped natively beside the guest: before each instruction all registers
+ * that ptrace has must agree, before each syscall all writable memory. Syscalls are not repeated:
+ * the copy takes over what they did to the guest. So are instructions whose result is not
+ * determined (rdtsc, cpuid ...), and what a fault's handler starts with. The first difference ends
+ * the run with status 99, after N instructions without one it ends with 0.
  *
  * Follows the first thread of the first process. Programs with several threads that share data,
  * with asynchronous signals or with code in shared mappings are beyond it. */
 #include "bytes.h"
 
+#include <cpuid.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -25,6 +26,7 @@
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -96,6 +98,32 @@ static struct state guest_before; /* at last */
 static struct state native;       /* of the copy, as last read */
 static uint64_t heap_end, steps /* instructions */, max_steps = UINT64_MAX;
 
+/* Where xsave's image has the registers of a family, or a part of them: component (its offset is
+ * cpuid's), offset, size, distance. */
+static const struct piece {
+    const char *family;
+    int first, end;
+    unsigned component, at, size, step;
+} pieces[] = {
+    {"fctrl", 0, 1, 0, 0, 2, 0},  {"fstat", 0, 1, 0, 2, 2, 0},    {"mxcsr", 0, 1, 0, 24, 4, 0},
+    {"st", 0, 8, 0, 32, 10, 16},  {"xmm", 0, 16, 0, 160, 16, 16}, {"ymm", 0, 16, 0, 160, 16, 16},
+    {"ymm", 0, 16, 2, 0, 16, 16}, {"zmm", 0, 16, 0, 160, 16, 16}, {"zmm", 0, 16, 2, 0, 16, 16},
+    {"zmm", 0, 16, 6, 0, 32, 32}, {"zmm", 16, 32, 7, 0, 64, 64},  {"k", 0, 8, 5, 0, 8, 8},
+};
+#define MAX_PIECES   3
+#define MAX_EXTENDED 96
+#define COMPONENTS   0xe7ull /* x87, sse, avx, avx512 */
+
+static struct extended {
+    struct qemu_plugin_register *handle;
+    const char *name;
+    unsigned at[MAX_PIECES], size[MAX_PIECES], n;
+    uint8_t guest[64];
+} extended[MAX_EXTENDED];
+static size_t n_extended;
+static uint8_t image[16384]; /* of the copy, as last read */
+static size_t image_size;
+
 void lockstep_syscall(void);
 __asm__(".globl lockstep_syscall\n.hidden lockstep_syscall\nlockstep_syscall: syscall\nint3\n");
 
@@ -118,6 +146,65 @@ static void read_guest(struct state *state)
         read_into(field(&state->regs, i), handles[i], 8);
     for (int i = 0; i < 16; i++)
         read_into(state->xmm[i], xmm_handles[i], 16);
+}
+
+static void note_extended(const qemu_plugin_reg_descriptor *d)
+{
+    size_t letters = strcspn(d->name, "0123456789");
+    int number = atoi(d->name + letters);
+    struct extended *x = &extended[n_extended];
+    for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++) {
+        const struct piece *p = &pieces[i];
+        unsigned a, base = 0, c, e;
+        if (strlen(p->family) != letters || strncmp(p->family, d->name, letters) ||
+            number < p->first || number >= p->end)
+            continue;
+        if (p->component)
+            __cpuid_count(13, p->component, a, base, c, e);
+        x->at[x->n] = base + p->at + (unsigned)(number - p->first) * p->step;
+        x->size[x->n++] = p->size;
+    }
+    x->handle = d->handle;
+    x->name = d->name;
+    n_extended += x->n > 0 && n_extended < MAX_EXTENDED - 1;
+}
+
+static void read_extended(void)
+{
+    for (struct extended *x = extended; x < extended + n_extended; x++)
+        read_into(x->guest, x->handle, sizeof x->guest);
+}
+
+static void read_image(void)
+{
+    struct iovec to = {image, sizeof image};
+    ptrace(PTRACE_GETREGSET, copy, NT_X86_XSTATE, &to);
+    image_size = to.iov_len;
+}
+
+static void set_extended(void)
+{
+    uint64_t present, enabled; /* the kernel keeps XCR0 at 464 */
+    read_image();
+    for (const struct extended *x = extended; x < extended + n_extended; x++)
+        for (unsigned i = 0, from = 0; i < x->n; from += x->size[i++])
+            memcpy(image + x->at[i], x->guest + from, x->size[i]);
+    memcpy(&present, image + 512, 8);
+    memcpy(&enabled, image + 464, 8);
+    present |= COMPONENTS & enabled;
+    memcpy(image + 512, &present, 8);
+    ptrace(PTRACE_SETREGSET, copy, NT_X86_XSTATE, &(struct iovec){image, image_size});
+}
+
+/* The first register that differs, or NULL. */
+static const char *find_extended_difference(void)
+{
+    read_image();
+    for (const struct extended *x = extended; x < extended + n_extended; x++)
+        for (unsigned i = 0, from = 0; i < x->n; from += x->size[i++])
+            if (memcmp(image + x->at[i], x->guest + from, x->size[i]))
+                return x->name;
+    return NULL;
 }
 
 static void read_copy(void)
@@ -405,6 +492,7 @@ static void adopt(const struct state *guest)
 {
     sync_memory(false);
     set_copy(guest);
+    set_extended();
 }
 
 /* Executes last in the copy. A repeated string instruction takes a step per element, and the guest
@@ -457,6 +545,18 @@ static void follow_guest(struct state *guest)
     }
 }
 
+static void compare_extended(struct state *guest)
+{
+    const char *differs = find_extended_difference();
+    read_copy();
+    if (guest->regs.fs_base != native.regs.fs_base || guest->regs.gs_base != native.regs.gs_base)
+        differs = "fs_base or gs_base";
+    if (!differs)
+        return;
+    fprintf(stderr, "lockstep: %s differs\n", differs);
+    report(guest);
+}
+
 static void finish(void)
 {
     kill(copy, SIGKILL);
@@ -470,14 +570,17 @@ static void vcpu_insn_exec(unsigned vcpu, void *userdata)
     if (vcpu != 0)
         return;
     read_guest(&guest);
+    read_extended();
     if (guest.regs.rip != place->pc)
         fprintf(stderr, "lockstep: rip reads 0x%llx FAILED\n", guest.regs.rip);
     if (!last) {
         start_copy();
         find_ranges(guest.regs.rsp);
         set_copy(&guest);
+        set_extended();
     } else if (getpid() == owner) { /* a forked child: its parent is the one that is followed */
         follow_guest(&guest);
+        compare_extended(&guest);
     } else {
         return;
     }
@@ -581,6 +684,7 @@ static void vcpu_init(unsigned vcpu, void *userdata)
                 handles[k] = d->handle;
         if (sscanf(d->name, "xmm%d", &n) == 1 && n >= 0 && n < 16)
             xmm_handles[n] = d->handle;
+        note_extended(d);
     }
 }
 
