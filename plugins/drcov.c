@@ -77,7 +77,7 @@ static bool may_map(const struct qemu_plugin_tb *tb, size_t n)
  * thread may scan in between. */
 static void watch_mappings(struct qemu_plugin_tb *tb, uint64_t pc, size_t n)
 {
-    if (returns.n && *map_slot(&returns, pc))
+    if (returns.n && map_entry(&returns, pc)->slot)
         qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(tb, QEMU_PLUGIN_INLINE_STORE_U64, changed,
                                                           1);
     if (!may_map(tb, n))

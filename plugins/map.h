@@ -12,8 +12,13 @@ struct map {
     size_t record_size;
     void **records;
     size_t n, room;
-    uint32_t *table; /* index of the record + 1; a power of two of at least 2 * n */
-    size_t table_size;
+    struct map_entry {
+        uint64_t key;
+        uint32_t slot; /* index of the record + 1; 0: free */
+    } * table;
+    size_t table_size; /* a power of two of at least 2 * n */
+    char *chunk;       /* memory for the next records */
+    size_t left;       /* bytes of it */
 };
 
 static inline void *map_alloc(void *old, size_t size)
@@ -35,12 +40,19 @@ static inline void *map_alloc(void *old, size_t size)
         }                                                                                          \
     } while (0)
 
-static inline uint32_t *map_slot(const struct map *m, uint64_t key)
+static inline struct map_entry *map_entry(const struct map *m, uint64_t key)
 {
     size_t i = (size_t)((key ^ key >> 32) * 0x9e3779b97f4a7c15u >> 24) & (m->table_size - 1);
-    while (m->table[i] && *(uint64_t *)m->records[m->table[i] - 1] != key)
+    while (m->table[i].slot && m->table[i].key != key)
         i = (i + 1) & (m->table_size - 1);
     return &m->table[i];
+}
+
+/* Enters record i, which is not in the table. */
+static inline void map_fill(struct map *m, size_t i)
+{
+    uint64_t key = *(uint64_t *)m->records[i];
+    *map_entry(m, key) = (struct map_entry){key, (uint32_t)i + 1};
 }
 
 static inline void map_grow(struct map *m)
@@ -48,11 +60,23 @@ static inline void map_grow(struct map *m)
     m->room = m->room ? 2 * m->room : 16;
     m->records = (void **)map_alloc(m->records, m->room * sizeof *m->records);
     m->table_size = 2 * m->room;
-    m->table = (uint32_t *)map_alloc(m->table, m->table_size * sizeof *m->table);
-    for (size_t i = 0; i < m->table_size; i++)
-        m->table[i] = 0;
+    m->table = (struct map_entry *)map_alloc(m->table, m->table_size * sizeof *m->table);
+    memset(m->table, 0, m->table_size * sizeof *m->table);
     for (size_t i = 0; i < m->n; i++)
-        *map_slot(m, *(uint64_t *)m->records[i]) = (uint32_t)i + 1;
+        map_fill(m, i);
+}
+
+/* Records lie together: one allocation for many. */
+static inline uint64_t *map_new_record(struct map *m)
+{
+    if (m->left < m->record_size) {
+        m->left = (m->n < 64 ? 4 : 64) * m->record_size;
+        m->chunk = (char *)map_alloc(NULL, m->left);
+        memset(m->chunk, 0, m->left);
+    }
+    m->left -= m->record_size;
+    m->chunk += m->record_size;
+    return (uint64_t *)(void *)(m->chunk - m->record_size);
 }
 
 /* The record of key; a new one is zeroed but for its key. */
@@ -60,15 +84,14 @@ static inline void *map_get(struct map *m, uint64_t key)
 {
     if (m->n == m->room)
         map_grow(m);
-    uint32_t *slot = map_slot(m, key);
-    if (!*slot) {
-        uint64_t *record = (uint64_t *)map_alloc(NULL, m->record_size);
-        memset(record, 0, m->record_size);
+    const struct map_entry *entry = map_entry(m, key);
+    if (!entry->slot) {
+        uint64_t *record = map_new_record(m);
         *record = key;
         m->records[m->n] = record;
-        *slot = (uint32_t)++m->n;
+        map_fill(m, m->n++);
     }
-    return m->records[*slot - 1];
+    return m->records[entry->slot - 1];
 }
 
 /* The records in order, in an array to be freed; compare gets pointers to record pointers. */

@@ -52,7 +52,7 @@ static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
                                                         QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_COND_EQ,
                                                         insns, icount + 1, (void *)(uintptr_t)pc);
         }
-        uint32_t slot = triggers.n ? *map_slot(&triggers, pc) : 0;
+        uint32_t slot = triggers.n ? map_entry(&triggers, pc)->slot : 0;
         if (slot)
             qemu_plugin_register_vcpu_insn_exec_cb(
                 insn, exit_address_reached, QEMU_PLUGIN_CB_NO_REGS, triggers.records[slot - 1]);
