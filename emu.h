@@ -530,12 +530,12 @@ enum indirect { BY_JUMP /* and indirect call */, BY_RETURN };
 
 /* The instructions of one superblock, decoded; scratch of the translator, under tb_lock. */
 struct unit {
-    struct insn insn[TB_MAX_INSNS + 64];
-    const uint8_t *code[TB_MAX_INSNS + 64];       /* bytes of each instruction */
-    uint8_t copy[INSN_MAX * (TB_MAX_INSNS + 65)]; /* those that may change */
+    struct insn insn[TB_MAX_INSNS + 128];
+    const uint8_t *code[TB_MAX_INSNS + 128];       /* bytes of each instruction */
+    uint8_t copy[INSN_MAX * (TB_MAX_INSNS + 129)]; /* those that may change */
     size_t copied;
     uint16_t first[SUPERBLOCK_TBS + 1]; /* block i is insn[first[i] .. first[i + 1]) */
-    uint16_t live[TB_MAX_INSNS + 64];   /* flags live before each instruction, enum flag_bits */
+    uint16_t live[TB_MAX_INSNS + 128];  /* flags live before each instruction, enum flag_bits */
     struct plugin_op *ops[SUPERBLOCK_TBS];
     size_t n_ops[SUPERBLOCK_TBS];
     size_t n_merged[SUPERBLOCK_TBS];

@@ -13,6 +13,7 @@
 /* No further block is added to a superblock that has this many instructions (measured: cold code
  * pays for what is translated ahead, hot code is chained anyway). */
 #define SUPERBLOCK_INSNS 64
+#define LANDING_INSNS    128 /* but behind a call, for its return to be predicted */
 #define PAGE             4096ull
 
 static struct unit unit; /* under tb_lock */
@@ -165,7 +166,7 @@ static bool wants_more(const struct unit *u, uint64_t next)
 {
     const struct insn *last = &u->insn[u->first[u->n_tbs] - 1];
     if (!next || u->max_insns < TB_MAX_INSNS || u->n_tbs == SUPERBLOCK_TBS ||
-        u->first[u->n_tbs] >= SUPERBLOCK_INSNS)
+        u->first[u->n_tbs] >= (is_call(last) ? LANDING_INSNS : SUPERBLOCK_INSNS))
         return false;
     if (opt.one_insn_per_tb || opt.log & (LOG_NOCHAIN | LOG_IN_ASM) || is_in_unit(u, next))
         return false;
