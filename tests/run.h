@@ -77,6 +77,8 @@ static _Noreturn void become(char *const argv[], char *const env[], const char *
     int in = open(input ? input : "/dev/null", O_RDONLY);
 
     setpgid(0, 0);
+    signal(SIGINT, SIG_DFL); /* shells let their background jobs ignore these */
+    signal(SIGQUIT, SIG_DFL);
     setrlimit(RLIMIT_CORE, &no_core);
     if ((dir && chdir(dir)) || in < 0)
         _exit(126);
