@@ -173,6 +173,19 @@ static bool wants_more(const struct unit *u, uint64_t next)
     return is_call(last) ? !u->shared_call : !tb_lookup(next);
 }
 
+/* Keeps the bytes of all of its blocks: sb may be dropped and its host call still be made. */
+static bool keep_code(struct superblock *sb)
+{
+    for (struct tb *tb = sb->tb; tb < sb->tb + sb->n_tbs; tb++) {
+        uint8_t *copy = tb->code ? NULL : tb_alloc(tb->size);
+        if (!tb->code && (!copy || !guest_copy(copy, (const void *)tb->pc, tb->size)))
+            return false;
+        if (copy)
+            tb->code = copy;
+    }
+    return true;
+}
+
 /* A call's landing is wanted right behind it, for the processor to predict returns, even if the
  * code exists elsewhere. But if the same call has a landing already, in another block, it is to
  * make the host call: a return can lead to one of them only. */
@@ -182,7 +195,8 @@ static void share_call(struct unit *u)
     struct tb *landing = is_call(last) && !u->checked && !(opt.log & LOG_NOCHAIN)
                              ? tb_find_landing(last->pc + last->len, last->len)
                              : NULL;
-    u->shared_call = landing ? landing->pad[BY_RETURN] - JIT_CALL_LEN : NULL;
+    bool shared = landing && keep_code(landing->sb);
+    u->shared_call = shared ? landing->pad[BY_RETURN] - JIT_CALL_LEN : NULL;
 }
 
 /* Fills the unit from pc; false: the fetch at pc faults. */

@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <ucontext.h>
@@ -123,6 +124,50 @@ static void drop_changes(void)
     printf("dropped changes %ld\n", sum);
     munmap(at, PAGE);
     close(fd);
+}
+
+/* From the second page on, a call whose return address is dropped; the loop around it is entered at
+ * two places. */
+__asm__(".pushsection .text\n"
+        "loop_start: lea 1(%rdi), %rdi\n"
+        "loop_again: call loop_next\n"
+        "loop_behind: .fill 200, 1, 0x90\n\tud2\n"
+        "loop_next: lea 8(%rsp), %rsp\n\tdec %rdi\n\tjnz loop_again\n\tret\n"
+        "loop_end:\n.popsection");
+extern const unsigned char loop_start[], loop_behind[], loop_next[], loop_end[];
+
+static volatile int ticks;
+
+static void tick(int sig)
+{
+    (void)sig;
+    ticks++;
+}
+
+/* What is behind the call, on a page of its own, changes: the call is made as before, and signals
+ * that come on the way find their place. */
+static void change_behind_call(void)
+{
+    size_t behind = (size_t)(loop_behind - loop_start), near = (size_t)(loop_next - loop_behind);
+    unsigned char *at = map(3, RWX, MAP_PRIVATE, -1), *code = at + PAGE - behind - 16;
+    struct itimerval often = {{0, 500}, {0, 500}}, never = {{0, 0}, {0, 0}};
+    void (*f)(long);
+
+    memcpy(code, loop_start, (size_t)(loop_end - loop_start));
+    memset(code + behind + 32, 0x90, near - 34); /* 16 bytes of them are on the first page */
+    mprotect(at, 3 * PAGE, PROT_READ | PROT_EXEC);
+    memcpy(&f, &code, sizeof f);
+    f(100);
+    mprotect(at + PAGE, PAGE, RWX);
+    memset(at + PAGE, 0x0b, near - 16 - 2); /* no instructions any more */
+    mprotect(at + PAGE, PAGE, PROT_READ | PROT_EXEC);
+    signal(SIGALRM, tick);
+    setitimer(ITIMER_REAL, &often, NULL);
+    while (ticks < 300)
+        f(100000);
+    setitimer(ITIMER_REAL, &never, NULL);
+    printf("call goes on\n");
+    munmap(at, 3 * PAGE);
 }
 
 static volatile int faults;
@@ -444,6 +489,7 @@ int main(void)
     two_views();
     replace_mappings();
     drop_changes();
+    change_behind_call();
     toggle_execution();
     written_by_kernel();
     patch_call();
