@@ -154,8 +154,8 @@ static bool maker_differs(const struct insn *in)
     return false;
 }
 
-/* Some of Intel's run clwb with a VEX or EVEX prefix too, which the manual does not know (seen on
- * Cascade Lake). */
+/* Some of Intel's run clwb with a VEX or EVEX prefix too, and vldmxcsr with a vvvv, against the
+ * manual (seen on Cascade Lake). */
 static bool is_undocumented(const struct insn *in)
 {
     return __builtin_cpu_is("intel") && (in->enc == ENC_VEX || in->enc == ENC_EVEX) &&
