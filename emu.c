@@ -71,6 +71,8 @@ void log_text(const char *text, size_t len)
     while (len) {
         ssize_t n = write(log_fd, text, len);
 
+        if (n < 0 && errno == EINTR)
+            continue;
         if (n <= 0)
             return; /* nobody is left to tell */
         text += n;

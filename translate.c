@@ -17,6 +17,8 @@
 #define PAGE             4096ull
 
 static struct unit unit; /* under tb_lock */
+_Static_assert(sizeof unit.insn / sizeof *unit.insn >= LANDING_INSNS + TB_MAX_INSNS,
+               "room for the last block");
 
 /* In code that changes itself the next block's check comes right behind a store. */
 static bool writes_memory(const struct insn *in)
