@@ -203,10 +203,8 @@ static bool visit_later(struct walk *w, uint64_t pc)
 /* Follows a branch through the slot of an imported function, as procedure linkage tables do. */
 uint64_t callee_find_import(const struct insn *in)
 {
-    if (!in->rip_relative)
-        return 0;
-    uint64_t slot = in->pc + in->len + (uint64_t)(int64_t)in->mem[in->mem_index].disp;
-    return dl_iterate_phdr(match_import, &slot) ? *(const uint64_t *)slot : 0;
+    uint64_t slot = decode_branch_slot(in);
+    return slot && dl_iterate_phdr(match_import, &slot) ? *(const uint64_t *)slot : 0;
 }
 
 static bool visit_import(struct walk *w, const struct insn *in)

@@ -1243,3 +1243,13 @@ int decode(struct insn *in, const uint8_t *code, size_t limit, uint64_t pc)
     decode_bytes(in, limit < READ_AHEAD ? pad_code(padded, code, limit) : code);
     return in->len <= limit ? DECODE_OK : DECODE_PARTIAL;
 }
+
+uint64_t decode_branch_slot(const struct insn *in)
+{
+    const struct mem_op *m = &in->mem[in->mem_index];
+    if ((in->kind != INSN_JUMP_IND && in->kind != INSN_CALL_IND) || in->modrm >= 0xc0 ||
+        in->flags & INSN_ADDR32 || m->seg != SEG_NONE || m->index != REG_NONE)
+        return 0;
+    uint64_t disp = (uint64_t)(int64_t)m->disp;
+    return m->base == REG_PC ? in->pc + in->len + disp : m->base == REG_NONE ? disp : 0;
+}

@@ -310,6 +310,9 @@ enum decode_result {
  * (#GP); both have no row. */
 int decode(struct insn *in, const uint8_t *code, size_t limit, uint64_t pc);
 
+/* Address of the pointer that an indirect branch goes through; 0: registers decide, or have it. */
+uint64_t decode_branch_slot(const struct insn *in);
+
 /* The mnemonic of a row as opcodes_x86_64.h has it, with its marks. */
 const char *opcode_name(const struct opcode *row);
 
@@ -503,17 +506,24 @@ struct tb {
 #define SUPERBLOCK_TBS   32
 #define SUPERBLOCK_PAGES 4
 
+/* Block i of a superblock ends in a branch through the pointer at at, which cannot change. */
+struct constant {
+    uint64_t at, value;
+    int i;
+};
+
 struct superblock {
     uint8_t *host, *host_end;
     struct superblock *page_next[SUPERBLOCK_PAGES]; /* per page: next superblock of that page */
-    uint64_t page[SUPERBLOCK_PAGES];
-    uint8_t n_pages, n_tbs;
+    uint64_t page[SUPERBLOCK_PAGES];                /* of code and constants */
+    uint8_t n_pages, n_tbs, n_constants;
     bool checked;         /* blocks compare their bytes at entry */
     uint8_t entry;        /* enum tb_entry it was laid out for */
     uint32_t exits_dead;  /* bit i: the flags are dead where block i leaves by a direct branch */
     bool dead;            /* invalidated; its host code stays until the flush */
     uint8_t *shared_call; /* as in struct unit */
-    struct tb tb[];       /* n_tbs of them */
+    struct constant *constants;
+    struct tb tb[]; /* n_tbs of them */
 };
 
 /* A direct exit: the 4-byte displacement at site leads to stub or, once bound, to a block. */
@@ -539,6 +549,9 @@ struct unit {
     struct plugin_op *ops[SUPERBLOCK_TBS];
     size_t n_ops[SUPERBLOCK_TBS];
     size_t n_merged[SUPERBLOCK_TBS];
+    uint64_t target[SUPERBLOCK_TBS]; /* where block i always leads by its branch; or 0 */
+    struct constant constant[SUPERBLOCK_TBS];
+    uint8_t n_constants;
     uint32_t exits_dead;  /* as in struct superblock */
     bool checked;         /* likewise */
     uint8_t *shared_call; /* the last block ends in a call, which this host call makes; or NULL */
@@ -732,7 +745,8 @@ void tb_share(void);
 void tb_drop_stale(uint64_t pc);
 /* The mapping of [start, start+len) has changed: drops all translations there; takes tb_lock. */
 void tb_unmap(uint64_t start, uint64_t len);
-/* Drops all translations that hold code in [start, start+len); takes tb_lock. */
+/* Drops all translations made of what is in [start, start+len), and waits, but for a callback's
+ * thread, until no other runs those that rely on constants there; takes tb_lock. */
 void tb_invalidate(uint64_t start, uint64_t len);
 /* Drops everything and runs the plugins' flush callbacks; takes tb_lock. */
 void tb_flush(void);
@@ -776,6 +790,10 @@ void stats_print(void);
  * True: its blocks have to check themselves. */
 bool smc_watch(uint64_t addr);
 bool smc_is_writable(uint64_t addr); /* the bytes there can change without a change of mapping */
+/* Reads the pointer at addr; false: it cannot be read, or can change while its mapping and that
+ * one's protection stay. */
+bool smc_read_constant(uint64_t addr, uint64_t *value);
+void smc_note_keys(void); /* from now on a register may decide what can be read */
 /* How often such a block is entered until it asks whether the page has come to rest. */
 uint32_t smc_patience(uint64_t addr);
 /* It has: no block that is made from now on has to check itself. */

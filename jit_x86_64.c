@@ -20,7 +20,7 @@
  * Indirect branches. The jump table has one host address per low 16 bits of the guest address;
  * the site jumps there without looking, with the guest target in slot 1 and rcx in slot 0. The
  * pad at the other end compares slot 1 with its own address. Every table entry is a pad or
- * jit_exit_miss.
+ * jit_exit_miss. A branch through a constant is lowered as the direct one that it amounts to.
  *
  * Calls and returns. A direct call pushes the guest's return address and makes a host call; the
  * callee's call_host entry drops the host address again. The return looks its target up in the
@@ -1647,18 +1647,25 @@ static bool lower_shared_call(struct lower *l)
     return shared;
 }
 
+/* Where the block always leads by its branch, or 0. */
+static uint64_t known_target(const struct lower *l)
+{
+    return l->unit->target[l->tb];
+}
+
+/* A direct call, or one through a constant. */
 static void lower_call(struct lower *l, const struct insn *in, unsigned i)
 {
-    uint64_t next = in->pc + in->len;
+    uint64_t next = in->pc + in->len, target = known_target(l);
     struct link *link;
     lower_mem_before(l, i);
     lower_push_return(l, next);
-    l->e.now.pc = in->target;
+    l->e.now.pc = target;
     lower_mem_after(l, i);
     if (lower_shared_call(l))
         return;
     bool paired = is_next(l, next);
-    const uint8_t *stub = make_link(l, in->target, paired, &link);
+    const uint8_t *stub = make_link(l, target, paired, &link);
     roll_set(l, ROLL_CALL);
     set_site(link, paired ? emit_hole_call(&l->e, stub) : emit_hole_jmp(&l->e, stub));
 }
@@ -1684,8 +1691,21 @@ static void lower_target_index(struct lower *l, uint64_t pc, unsigned i)
     emit_movzx_ecx_cx(&l->e);
 }
 
+/* The same for jumps. */
+static void lower_jump(struct lower *l, unsigned i)
+{
+    lower_mem_before(l, i);
+    l->e.now.pc = known_target(l);
+    lower_mem_after(l, i);
+    lower_fallthrough(l, known_target(l));
+}
+
 static void lower_jump_ind(struct lower *l, const struct insn *in, const uint8_t *code, unsigned i)
 {
+    if (known_target(l)) {
+        lower_jump(l, i);
+        return;
+    }
     lower_target(l, in, code, i);
     lower_target_index(l, in->pc, i);
     emit_jmp_rcx_table(&l->e, JUMP_TABLE);
@@ -1706,6 +1726,10 @@ static uint8_t *make_call_thunk(struct lower *l)
 static void lower_call_ind(struct lower *l, const struct insn *in, const uint8_t *code, unsigned i)
 {
     uint64_t next = in->pc + in->len;
+    if (known_target(l)) {
+        lower_call(l, in, i);
+        return;
+    }
     lower_target(l, in, code, i);
     lower_push_return(l, next);
     lower_target_index(l, in->pc, i);
@@ -1948,7 +1972,7 @@ static void lower_insn(struct lower *l, unsigned i)
         lower_plain(l, i, code);
         break;
     case INSN_JUMP:
-        lower_fallthrough(l, in->target);
+        lower_jump(l, i);
         break;
     case INSN_COND:
         lower_cond(l, in);

@@ -174,6 +174,8 @@ bool mem_mprotect(struct cpu *cpu, const uint64_t *arg, int64_t *ret)
         *ret = host_syscall(guest_syscall_number(cpu), call);
         done = !failed(*ret) || *ret == -ENOMEM ? mapped_length(call[0], PAGE_UP(call[1])) : 0;
         vma_protect(call[0], done, (int)arg[2] & ~GROWSDOWN);
+        if (guest_syscall_number(cpu) == SYS_pkey_mprotect && (int)arg[3] > 0)
+            smc_note_keys();
         tb_unmap(call[0], done);
     }
     mem_unlock();
@@ -185,10 +187,10 @@ static void note_remap(const uint64_t *arg, uint64_t place, const struct vma *ol
 {
     uint64_t old_len = PAGE_UP(arg[1]), len = PAGE_UP(arg[2]);
 
-    if (!(arg[3] & REMAP_DONTUNMAP) && old_len) {
+    if (!(arg[3] & REMAP_DONTUNMAP) && old_len)
         vma_remove(arg[0], old_len);
+    if (old_len)
         tb_unmap(arg[0], old_len);
-    }
     vma_add(place, len, old->prot, old->flags);
     tb_unmap(place, len);
 }

@@ -786,8 +786,7 @@ static const struct step *fetch(uint64_t pc)
     if (!size || decode(&step->in, (const uint8_t *)(uintptr_t)pc, size, pc) != DECODE_OK ||
         step->in.enc != ENC_LEGACY)
         return NULL;
-    bool indirect = step->in.kind == INSN_JUMP_IND || step->in.kind == INSN_CALL_IND;
-    step->import = indirect ? callee_find_import(&step->in) : 0;
+    step->import = callee_find_import(&step->in);
     step->pc = pc;
     return step;
 }

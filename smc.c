@@ -6,11 +6,14 @@
  * their bytes whenever they are entered. A block that has been found unchanged often enough makes
  * the page an ordinary one again; the next time that takes longer. Shared mappings may be written
  * elsewhere: they are hot for ever. That a private mapping of a file changes with the file, as it
- * may, is not noticed.
+ * may, is not noticed, nor what is written to read-only memory by a debugger or /proc/self/mem.
  *
  * The kernel cannot write to a protected page for the guest: while there are any, syscalls go
  * through C, which opens those that the arguments name. If the call fails with EFAULT nevertheless,
  * all are opened and it is made again.
+ *
+ * Pointers in memory that cannot be written are taken for part of the code that branches through
+ * them, as long as mapping and protection stay.
  *
  * Neutral; everything here runs under tb_lock. */
 
@@ -36,6 +39,7 @@ struct page {
 static struct page *pages;
 static size_t room, count;
 static size_t n_protected;
+static bool has_keys; /* protection keys */
 
 static struct page *find_slot(uint64_t start)
 {
@@ -114,6 +118,19 @@ bool smc_is_writable(uint64_t addr)
 {
     struct vma vma;
     return vma_find_code(addr, &vma) && (vma.prot & PROT_WRITE || vma.flags & MAP_SHARED);
+}
+
+void smc_note_keys(void)
+{
+    has_keys = true;
+}
+
+bool smc_read_constant(uint64_t addr, uint64_t *value)
+{
+    struct vma vma;
+    return !has_keys && addr % sizeof(*value) == 0 && vma_find(addr, &vma) &&
+           !(vma.prot & PROT_WRITE || vma.flags & MAP_SHARED) &&
+           guest_copy(value, (const void *)addr, sizeof(*value));
 }
 
 uint32_t smc_patience(uint64_t addr)

@@ -335,45 +335,54 @@ static void drop_superblock(struct superblock *sb)
             leave_page(sb, i);
 }
 
+/* True if sb relies on a constant in [start, end). */
+static bool relies_on(const struct superblock *sb, uint64_t start, uint64_t end)
+{
+    for (int i = 0; i < sb->n_constants; i++)
+        if (sb->constants[i].at < end && sb->constants[i].at + 8 > start)
+            return true;
+    return false;
+}
+
 static bool overlaps(const struct superblock *sb, uint64_t start, uint64_t end)
 {
     for (int i = 0; i < sb->n_tbs; i++)
         if (sb->tb[i].pc < end && sb->tb[i].pc + sb->tb[i].size > start)
             return true;
-    return false;
+    return relies_on(sb, start, end);
 }
 
-static void invalidate_page(uint64_t page, uint64_t start, uint64_t end)
+/* Drops sb if it is made of anything in [start, end); returns whether it relied on a constant. */
+static bool invalidate(struct superblock *sb, uint64_t start, uint64_t end)
+{
+    if (!overlaps(sb, start, end))
+        return false;
+    drop_superblock(sb);
+    return relies_on(sb, start, end);
+}
+
+static bool invalidate_page(uint64_t page, uint64_t start, uint64_t end)
 {
     struct superblock **list = page_list(page), *next;
+    bool relied = false;
     for (struct superblock *sb = *list; sb; sb = next) {
         next = *next_on_list(sb, list);
-        if (overlaps(sb, start, end))
-            drop_superblock(sb);
+        relied |= invalidate(sb, start, end);
     }
+    return relied;
 }
 
-void tb_invalidate(uint64_t start, uint64_t len)
+static bool invalidate_range(uint64_t start, uint64_t end)
 {
-    uint64_t end = start + len;
-    tb_lock();
-    if (len / PAGE > cache.n) {
+    bool relied = false;
+    if ((end - start) / PAGE > cache.n) {
         for (size_t i = 0; i < cache.n; i++)
-            if (!cache.by_host[i]->dead && overlaps(cache.by_host[i], start, end))
-                drop_superblock(cache.by_host[i]);
+            relied |= !cache.by_host[i]->dead && invalidate(cache.by_host[i], start, end);
     } else {
         for (uint64_t page = start & ~(PAGE - 1); page < end; page += PAGE)
-            invalidate_page(page, start, end);
+            relied |= invalidate_page(page, start, end);
     }
-    tb_unlock();
-}
-
-void tb_unmap(uint64_t start, uint64_t len)
-{
-    tb_lock();
-    smc_forget(start, len);
-    tb_invalidate(start, len);
-    tb_unlock();
+    return relied;
 }
 
 /* True if the guest's bytes are those that tb was made from. */
@@ -514,6 +523,33 @@ void tb_wait_stopped(void)
 {
     while (tb_is_stopped())
         lock_wait(&stopped, true);
+}
+
+/* Threads need no synchronization to see another's data, as they do to see its code: none may stay
+ * in a dropped block and branch by the pointer that was there. */
+static void leave_dropped(void)
+{
+    bool is_stopper = stopped && stopper == this_cpu;
+    stop_others(wait_for_cache);
+    if (!is_stopper)
+        release_others();
+}
+
+void tb_invalidate(uint64_t start, uint64_t len)
+{
+    tb_lock();
+    bool relied = invalidate_range(start, start + len);
+    if (relied && this_cpu && !this_cpu->in_cache && !this_cpu->in_plugin)
+        leave_dropped();
+    tb_unlock();
+}
+
+void tb_unmap(uint64_t start, uint64_t len)
+{
+    tb_lock();
+    smc_forget(start, len);
+    tb_invalidate(start, len);
+    tb_unlock();
 }
 
 /* Blocks of a flushed cache may not be overwritten while a thread runs them. */

@@ -101,6 +101,17 @@ static bool decode_block(struct cpu *cpu, struct unit *u, uint64_t pc, bool *che
     return n > first;
 }
 
+static bool is_call(const struct insn *in)
+{
+    return in->kind == INSN_CALL || in->kind == INSN_CALL_IND;
+}
+
+/* Where an instruction always leads by itself, or 0. */
+static uint64_t own_target(const struct insn *in)
+{
+    return in->kind == INSN_JUMP || in->kind == INSN_CALL ? in->target : 0;
+}
+
 /* Where the code goes on without an exit behind block i, or 0. */
 static uint64_t follow(const struct unit *u, int i)
 {
@@ -112,10 +123,8 @@ static uint64_t follow(const struct unit *u, int i)
     case INSN_CALL_IND:
     case INSN_SYSCALL:
         return last->pc + last->len;
-    case INSN_JUMP:
-        return last->target;
     default:
-        return 0;
+        return u->target[i];
     }
 }
 
@@ -142,6 +151,19 @@ static bool add_pages(struct superblock *sb, uint64_t start, uint64_t end)
     return true;
 }
 
+/* Finds where the block decoded last leads if it always leads there. What its branch goes through
+ * may be a constant: that one's page is one of the superblock's, too. */
+static void find_target(struct unit *u, struct superblock *pages)
+{
+    const struct insn *last = &u->insn[u->first[u->n_tbs + 1] - 1];
+    struct constant c = {.at = decode_branch_slot(last), .i = u->n_tbs};
+    u->target[u->n_tbs] = own_target(last);
+    if (!c.at || !smc_read_constant(c.at, &c.value) || !add_pages(pages, c.at, c.at + 1))
+        return;
+    u->target[u->n_tbs] = c.value;
+    u->constant[u->n_constants++] = c;
+}
+
 /* The block that was decoded last becomes part of the unit unless it must not be: blocks ahead of
  * execution are only taken where they are sound and cost nothing. */
 static bool accept_block(struct unit *u, struct superblock *pages, bool checked)
@@ -154,14 +176,10 @@ static bool accept_block(struct unit *u, struct superblock *pages, bool checked)
     if (!add_pages(&with, first->pc, last->pc + last->len))
         return false;
     *pages = with;
+    find_target(u, pages);
     u->checked = checked;
     u->n_tbs++;
     return true;
-}
-
-static bool is_call(const struct insn *in)
-{
-    return in->kind == INSN_CALL || in->kind == INSN_CALL_IND;
 }
 
 static bool wants_more(const struct unit *u, uint64_t next)
@@ -188,6 +206,24 @@ static bool keep_code(struct superblock *sb)
     return true;
 }
 
+/* The constant that block i goes through, or 0. */
+static uint64_t constant_at(const struct superblock *sb, long i)
+{
+    for (int k = 0; k < sb->n_constants; k++)
+        if (sb->constants[k].i == i)
+            return sb->constants[k].at;
+    return 0;
+}
+
+/* True if what is before the landing makes the call that ends the unit's last block as that would:
+ * through a constant or not. */
+static bool calls_alike(const struct unit *u, const struct tb *landing)
+{
+    int n = u->n_constants;
+    uint64_t at = n && u->constant[n - 1].i == u->n_tbs - 1 ? u->constant[n - 1].at : 0;
+    return constant_at(landing->sb, landing - landing->sb->tb - 1) == at;
+}
+
 /* A call's landing is wanted right behind it, for the processor to predict returns, even if the
  * code exists elsewhere. But if the same call has a landing already, in another block, it is to
  * make the host call: a return can lead to one of them only. */
@@ -197,14 +233,14 @@ static void share_call(struct unit *u)
     struct tb *landing = is_call(last) && !u->checked && !(opt.log & LOG_NOCHAIN)
                              ? tb_find_landing(last->pc + last->len, last->len)
                              : NULL;
-    bool shared = landing && keep_code(landing->sb);
+    bool shared = landing && calls_alike(u, landing) && keep_code(landing->sb);
     u->shared_call = shared ? landing->pad[BY_RETURN] - JIT_CALL_LEN : NULL;
 }
 
 /* Fills the unit from pc; false: the fetch at pc faults. */
 static bool build_unit(struct cpu *cpu, struct unit *u, uint64_t pc, struct superblock *pages)
 {
-    u->n_tbs = 0;
+    u->n_tbs = u->n_constants = 0;
     u->first[0] = 0;
     u->copied = 0;
     u->shared_call = NULL;
@@ -275,16 +311,18 @@ static bool is_inline(const struct unit *u, int i, uint64_t pc)
     return i + 1 < u->n_tbs && u->insn[u->first[i + 1]].pc == pc;
 }
 
-/* True if the flags are dead wherever block i leaves the superblock by a direct branch. */
+/* True if the flags are dead wherever block i leaves the superblock for a known target. */
 static bool exits_kill_flags(const struct unit *u, int i)
 {
     const struct insn *last = &u->insn[u->first[i + 1] - 1];
-    uint64_t next = last->pc + last->len;
+    uint64_t next = last->pc + last->len, target = u->target[i];
     switch (last->kind) {
     case INSN_JUMP:
-        return is_inline(u, i, last->target) || flags_dead_at(u, last->target);
+    case INSN_JUMP_IND:
+        return target && (is_inline(u, i, target) || flags_dead_at(u, target));
     case INSN_CALL:
-        return flags_dead_at(u, last->target);
+    case INSN_CALL_IND:
+        return target && flags_dead_at(u, target);
     case INSN_COND:
         return flags_dead_at(u, last->target) && (is_inline(u, i, next) || flags_dead_at(u, next));
     case INSN_NEXT:
@@ -307,7 +345,7 @@ static unsigned live_behind(const struct unit *u, int i, unsigned after)
     const struct insn *last = &u->insn[u->first[i + 1] - 1];
     unsigned live = u->exits_dead >> i & 1 ? 0 : ~0u;
     bool goes_on = last->kind == INSN_NEXT || last->kind == INSN_COND ||
-                   (last->kind == INSN_JUMP && is_inline(u, i, last->target));
+                   (!is_call(last) && u->target[i] && is_inline(u, i, u->target[i]));
     return i + 1 < u->n_tbs && goes_on ? live | after : live;
 }
 
@@ -341,6 +379,16 @@ static bool copy_code(struct tb *tb, const uint8_t *code)
     return copy;
 }
 
+static bool copy_constants(struct superblock *sb, const struct unit *u)
+{
+    size_t size = u->n_constants * sizeof(u->constant[0]);
+    sb->n_constants = u->n_constants;
+    sb->constants = tb_alloc(size);
+    if (sb->constants)
+        memcpy(sb->constants, u->constant, size);
+    return sb->constants;
+}
+
 /* The superblock of the unit, its host addresses still open; NULL: no memory left. */
 static struct superblock *make_superblock(const struct unit *u, const struct superblock *pages)
 {
@@ -349,6 +397,8 @@ static struct superblock *make_superblock(const struct unit *u, const struct sup
     if (!sb)
         return NULL;
     *sb = *pages;
+    if (!copy_constants(sb, u))
+        return NULL;
     sb->exits_dead = u->exits_dead;
     sb->checked = u->checked;
     sb->shared_call = u->shared_call;
@@ -481,7 +531,10 @@ void translate_again(const struct superblock *sb, struct unit *u)
             code += u->insn[n].len;
             pc += u->insn[n].len;
         }
+        u->target[u->n_tbs] = own_target(&u->insn[n - 1]);
     }
+    for (int k = 0; k < sb->n_constants; k++)
+        u->target[sb->constants[k].i] = sb->constants[k].value;
     u->first[u->n_tbs] = (uint16_t)n;
     u->exits_dead = sb->exits_dead;
     u->shared_call = sb->shared_call;

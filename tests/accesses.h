@@ -18,6 +18,7 @@
 #define STACK     "mov %rbx, %rsp\n"
 #define TARGET    "lea 1f(%rip), %rax\n mov %rax, (%rbx)\n"
 #define GOES_ON   "\n 1:"
+#define CONSTANT  ".pushsection .data.rel.ro, \"aw\"\n .balign 8\n 2: .quad 1f\n .popsection\n"
 #define MASK_YMM  "vmovdqu access_mask(%rip), %ymm1\n vmovdqu access_data(%rip), %ymm2\n"
 #define INDEX_YMM "vmovdqu access_index(%rip), %ymm3\n"
 #define INDEX_64  "vpmovsxdq access_index(%rip), %ymm3\n"
@@ -61,6 +62,8 @@
     X(call_reg,      ALWAYS, 8, STACK "lea 1f(%rip), %rax\n", "call *%rax" GOES_ON, "W8", SAME) \
     X(call_mem,      ALWAYS, 8, STACK TARGET, "call *(%rbx)" GOES_ON, "R8 W8", SAME) \
     X(jmp_mem,       ALWAYS, 8, TARGET, "jmp *(%rbx)" GOES_ON, "R8", SAME) \
+    X(call_constant, ALWAYS, 0, STACK CONSTANT, "call *2b(%rip)" GOES_ON, "R8 W8", SAME) \
+    X(jmp_constant,  ALWAYS, 0, CONSTANT, "jmp *2b(%rip)" GOES_ON, "R8", SAME) \
     X(ret,           ALWAYS, 8, STACK TARGET, "ret" GOES_ON, "R8", SAME) \
     X(ret_imm,       ALWAYS, 8, STACK TARGET, "ret $16" GOES_ON, "R8", SAME) \
     X(leave,         ALWAYS, 8, "mov %rbx, %rbp\n", "leave", "R8", SAME) \

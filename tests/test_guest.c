@@ -83,6 +83,7 @@ static const struct program programs[] = {
     {"own",                 0, {"own"}},
     {"modify",              RACY, {"modify"}},
     {"rewrite",             RACY, {"rewrite"}},
+    {"pointers",            RACY, {"pointers"}},
     {"proc",                HEAVY, {"proc", "one", "two"}},
     {"kernel",              0, {"kernel"}},
     {"load",                0, {"load"}},
