@@ -26,10 +26,10 @@
 #define CPU_VEC          384 /* zmm0-31, then k0-7 */
 #define CPU_VEC_K        (CPU_VEC + 2048)
 
-/* Where jit_exit_miss looks a target up: 2^LARGE_BITS entries of 16 bytes at LARGE_TABLE. */
-#define LARGE_TABLE      0x34400000
-#define LARGE_BITS       18
-#define LARGE_FACTOR     0x9e3779b1 /* multiplicative hash of the low 32 bits */
+/* Where jit_exit_miss looks a target up: 2^LARGE_BITS entries of 16 bytes at LARGE_TABLE, by the
+ * bits from the third on: code that lies together touches few pages. */
+#define LARGE_TABLE      0x34600000
+#define LARGE_BITS       16
 
 /* cpu->features */
 #define FEATURE_FSGSBASE 1

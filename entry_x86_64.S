@@ -252,9 +252,8 @@ return_to_site:                 /* the processor has predicted this return, othe
     mov %rdx, GS(CPU_SLOT+8*3)
     lahf
     seto %al
-    imul $LARGE_FACTOR, %ecx, %edx
-    shr $(32-LARGE_BITS), %edx
-    shl $4, %edx
+    lea (,%rcx,4), %edx
+    and $(((1<<LARGE_BITS)-1)<<4), %edx
     cmp %rcx, LARGE_TABLE(%rdx)
     jne 1f
     mov LARGE_TABLE+8(%rdx), %rdx

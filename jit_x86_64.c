@@ -57,7 +57,7 @@
 #define PADS            (ROUTES + ROUTE_COUNT)
 #define RETURN_MASK     (PADS + PAD_COUNT * PAD_SIZE) /* the bits of an address that are the index */
 #define RETURN_TABLE    (LOW_TABLES + (2ull << 20))
-#define RETURN_BITS     19
+#define RETURN_BITS     20
 #define TABLES_END      (RETURN_TABLE + (4ull << RETURN_BITS))
 _Static_assert(TABLES_END <= LARGE_TABLE && LARGE_TABLE + LARGE_SIZE <= LOW_CACHE, "layout");
 
@@ -227,8 +227,7 @@ void jit_init(void)
     };
     map_low(LOW_TABLES, TABLES_END - LOW_TABLES, PROT_READ | PROT_WRITE | PROT_EXEC);
     map_low(LARGE_TABLE, LARGE_SIZE, PROT_READ | PROT_WRITE);
-    use_huge_pages(LOW_TABLES, TABLES_END - LOW_TABLES);
-    use_huge_pages(LARGE_TABLE, LARGE_SIZE);
+    /* No huge pages: a short program would wait for them to be cleared. */
     *(uint32_t *)RETURN_MASK = has_fast_pext() ? ((1u << RETURN_BITS) - 1) << 2 : 0;
     for (int i = 0; i < PAD_COUNT; i++) {
         struct emit e = {.p = pad_address(i)};
@@ -249,8 +248,7 @@ void jit_init(void)
 
 static volatile uint64_t *large_entry(uint64_t pc)
 {
-    uint32_t index = (uint32_t)pc * (uint32_t)LARGE_FACTOR >> (32 - LARGE_BITS);
-    return (uint64_t *)LARGE_TABLE + 2 * (uint64_t)index;
+    return (uint64_t *)LARGE_TABLE + 2 * (pc >> 2 & ((1u << LARGE_BITS) - 1));
 }
 
 /* An empty entry is one that its own pc cannot have: 0 but for the entry of 0. */
@@ -2198,9 +2196,16 @@ static const uint8_t *table_nowhere(enum indirect by)
     return pad_address(by == BY_RETURN ? PAD_RETURN : PAD_MISS);
 }
 
+bool jit_table_has(const struct tb *tb, enum indirect by)
+{
+    return tb->pad[by] && table_get(tb->pc, by) == tb->pad[by];
+}
+
+/* Only targets that share an entry are in the large table, so that it takes few pages. */
 void jit_table_set(struct tb *tb, enum indirect by)
 {
-    set_large_entry(tb->pc, tb->host);
+    if (table_get(tb->pc, by) != table_nowhere(by) && !jit_table_has(tb, by))
+        set_large_entry(tb->pc, tb->host);
     table_put(tb->pc, by, tb->pad[by]);
 }
 
@@ -2208,13 +2213,6 @@ void jit_table_offer(struct tb *tb, enum indirect by)
 {
     if (table_get(tb->pc, by) == table_nowhere(by))
         table_put(tb->pc, by, tb->pad[by]);
-    else
-        set_large_entry(tb->pc, tb->host);
-}
-
-bool jit_table_has(const struct tb *tb, enum indirect by)
-{
-    return tb->pad[by] && table_get(tb->pc, by) == tb->pad[by];
 }
 
 void jit_table_clear(struct tb *tb)

@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#define BUCKET_BITS 17
+#define BUCKET_BITS 16
 #define BUCKETS     (1 << BUCKET_BITS)
 #define PAGES       (1 << 14)
 #define FILTER_BITS 20
