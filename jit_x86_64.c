@@ -139,6 +139,7 @@ static size_t n_lights;
 
 /* Segments of the guest that are not the processor's: INSN_USES_GS, perhaps INSN_USES_FS. */
 static unsigned moved_segments;
+static unsigned trapped_flags; /* INSN_SETS_* of the same */
 static uint64_t host_features;
 
 static struct unit replay_unit;
@@ -236,6 +237,7 @@ void jit_init(void)
     memset((void *)ROUTES, linux_syscall_route(UNKNOWN_SYSCALL), ROUTE_COUNT);
     host_features = find_features();
     moved_segments = has_fsgsbase() ? INSN_USES_GS : INSN_USES_GS | INSN_USES_FS;
+    trapped_flags = has_fsgsbase() ? INSN_SETS_GS : INSN_SETS_GS | INSN_SETS_FS;
     for (int nr = 0; nr < UNKNOWN_SYSCALL; nr++)
         ((uint8_t *)ROUTES)[nr] = linux_syscall_route(nr);
     map_cache();
@@ -1890,7 +1892,7 @@ static void lower_trap(struct lower *l, const struct insn *in)
  * addresses in one. */
 static bool is_trapped(const struct insn *in)
 {
-    if (in->flags & (moved_segments & INSN_USES_FS ? INSN_SETS_GS | INSN_SETS_FS : INSN_SETS_GS))
+    if (in->flags & trapped_flags)
         return true;
     if (!uses_moved(in))
         return false;
@@ -1903,6 +1905,13 @@ static bool is_trapped(const struct insn *in)
 bool jit_may_leave(const struct insn *in)
 {
     return is_trapped(in) || in->flags & INSN_BRANCH_REL;
+}
+
+/* True if the instruction's code is the guest's. */
+static bool is_copied(const struct insn *in)
+{
+    return in->kind == INSN_NEXT && !in->rip_relative &&
+           !(in->flags & (trapped_flags | moved_segments | INSN_BRANCH_REL));
 }
 
 static void lower_next(struct lower *l, const struct insn *in, const uint8_t *code)
@@ -2069,12 +2078,33 @@ static bool has_space(const struct lower *l, const uint8_t *limit, size_t size)
     return !l->full && l->e.p + size < limit;
 }
 
+/* Copies as many instructions from i on as are copied at all; returns how many. Which one a host
+ * address belongs to is only asked for in a replay, operations stand between instructions. */
+static unsigned lower_run(struct lower *l, unsigned i, unsigned end)
+{
+    const struct unit *u = l->unit;
+    const uint8_t *code = u->code[i], *p = code;
+    unsigned n = i;
+    if (l->replay || l->lost || u->n_ops[l->tb])
+        return 0;
+    for (; n < end && u->code[n] == p && is_copied(&u->insn[n]); n++)
+        p += u->insn[n].len;
+    size_t size = (size_t)(p - code);
+    if (!has_space(l, l->cold - MAX_INSN_COLD, size))
+        return 0;
+    memcpy(l->e.p, code, size);
+    l->e.p += size;
+    return n - i;
+}
+
 static bool lower_block(struct lower *l, struct tb *tb, enum tb_entry entry)
 {
     unsigned first = l->unit->first[l->tb], end = l->unit->first[l->tb + 1];
     const uint8_t *replay_end = replay_code + sizeof(replay_code);
     l->op = 0;
     for (unsigned i = first; i < end; i++) {
+        if (i > first && (i += lower_run(l, i, end)) == end)
+            break;
         size_t size = max_out(l, tb, i);
         if (!has_space(l, l->replay ? replay_end : l->cold - MAX_INSN_COLD, size))
             return false;
