@@ -429,7 +429,7 @@ void cpu_retire(struct cpu *cpu);
 bool cpu_is_last(const struct cpu *cpu); /* no other thread is alive */
 bool cpu_others_in_cache(const struct cpu *cpu);
 bool cpu_others_busy(const struct cpu *cpu);  /* there, or in a plugin's callback */
-void cpu_evict_others(const struct cpu *cpu); /* from the cache, if a page fault holds them there */
+void cpu_evict_others(const struct cpu *cpu); /* from the cache, even if a page fault holds them */
 void cpu_fork_child(struct cpu *cpu);         /* in the child: the other threads are gone */
 /* State of a vCPU and its run loop while a vfork child uses them. restore frees it. */
 struct cpu_snapshot *cpu_save(struct cpu *cpu);

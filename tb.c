@@ -470,6 +470,21 @@ static void wait_for_cache(void)
     }
 }
 
+/* The links stay: it would take long to make all of them again. */
+static void wait_for_evicted(void)
+{
+    enum { SPINS = 1000, EVERY = 50 };
+    static const struct timespec ms = {.tv_nsec = 1000000};
+    for (int i = 0; cpu_others_in_cache(this_cpu); i++) {
+        if (i % EVERY == 0)
+            cpu_evict_others(this_cpu);
+        if (i < SPINS)
+            sched_yield();
+        else
+            nanosleep(&ms, NULL);
+    }
+}
+
 /* A callback that blocks does not hold up the end of the process for longer than this. */
 #define PATIENCE 1000 /* ms */
 
@@ -480,15 +495,21 @@ static void wait_for_callbacks(void)
         nanosleep(&ms, NULL);
 }
 
-/* From now on no other thread enters the cache; those that are in it come out. */
+/* From now on no other thread enters the cache. */
+static void keep_out(void (*wait)(void))
+{
+    stopper = this_cpu;
+    __atomic_store_n(&stopped, true, __ATOMIC_SEQ_CST); /* before it looks who is busy */
+    wait_unlocked(wait);
+}
+
+/* The same, and those that are in it come out. */
 static void stop_others(void (*wait)(void))
 {
     if (!this_cpu || cpu_is_last(this_cpu))
         return;
     cut_all();
-    stopper = this_cpu;
-    __atomic_store_n(&stopped, true, __ATOMIC_SEQ_CST); /* before it looks who is busy */
-    wait_unlocked(wait);
+    keep_out(wait);
 }
 
 static void release_others(void)
@@ -529,10 +550,10 @@ void tb_wait_stopped(void)
  * in a dropped block and branch by the pointer that was there. */
 static void leave_dropped(void)
 {
-    bool is_stopper = stopped && stopper == this_cpu;
-    stop_others(wait_for_cache);
-    if (!is_stopper)
-        release_others();
+    if (stopped || cpu_is_last(this_cpu))
+        return;
+    keep_out(wait_for_evicted);
+    release_others();
 }
 
 void tb_invalidate(uint64_t start, uint64_t len)

@@ -244,8 +244,9 @@ static void take_away(void)
 
 /* ---- changed by another thread ---- */
 
-#define ROUNDS 20
-#define WORDS  (512 << 10)
+#define ROUNDS 30
+#define LONG   6 /* every so many rounds is a long one */
+#define WORDS  (128 << 10)
 
 static uint64_t *fill;
 static atomic_int stop;
@@ -257,7 +258,7 @@ static void *race(void *arg)
     for (int i = 0; i < ROUNDS; i++) {
         while (published < i)
             ;
-        *late += race_slot(fill, WORDS);
+        *late += race_slot(fill, i % LONG ? 1 : WORDS);
     }
     return NULL;
 }
