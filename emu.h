@@ -77,6 +77,7 @@ void log_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 struct lock {
     int state;
 };
+bool lock_try(struct lock *lock); /* false: another thread has it */
 void lock_take(struct lock *lock);
 void lock_release(struct lock *lock);
 /* Sleeps while *word has the value; may return early. */
@@ -752,6 +753,9 @@ void tb_invalidate(uint64_t start, uint64_t len);
 void tb_flush(void);
 /* Makes threads that run in the cache come out soon; takes tb_lock. */
 void tb_cut(void);
+/* The same from a signal handler in the cache, where this thread may hold a plugin's lock, which
+ * whoever has tb_lock waits for: not then. */
+void tb_try_cut(void);
 /* Keeps all other threads out of the cache and of new callbacks, until tb_go_on(): returns when
  * none is in either. Not from a callback, which another thread's may wait for; takes tb_lock. */
 void tb_stop(void);
@@ -840,6 +844,9 @@ void signal_forget_held(struct cpu *cpu);
 void signal_be_traced(void); /* from now on the guest's faults are to be seen by a tracer */
 /* Makes another thread leave the cache although it waits there for a page (userfaultfd). */
 void signal_evict(const struct cpu *cpu);
+/* From now on plugin_ops_tick() is called each time that this thread has run for ms in user mode;
+ * when it says true, the thread comes to C soon. */
+void signal_start_ticks(unsigned ms);
 /* For vfork: the process's dispositions and the thread's signal state. */
 struct signal_snapshot *signal_save(struct cpu *cpu);
 void signal_restore(struct cpu *cpu, struct signal_snapshot *snapshot);
@@ -994,8 +1001,11 @@ void plugin_ops_init(void);
 bool plugin_ops_hides(void);
 void plugin_ops_observe(void); /* brings the scoreboards up to date */
 void plugin_ops_expose(void);  /* the same for good: a plugin has pointers into them */
-/* True if there are cells though there are to be none: everything is to be translated anew. */
+/* True if everything is to be translated anew: there are cells though there are to be none, or a
+ * tick of the clock has found marks that may not be needed any more. */
 bool plugin_ops_must_flush(void);
+bool plugin_ops_tick(void); /* the same; in a signal handler */
+void plugin_ops_fork_child(void);
 void plugin_ops_flush(void); /* all blocks go, and no thread is in the cache */
 void plugin_ops_lock(void);  /* fork() must not copy it in another thread's hands */
 void plugin_ops_unlock(void);
@@ -1161,6 +1171,10 @@ static inline void plugin_ops_settle(struct cpu *cpu, const struct tb *tb, unsig
     (void)cpu, (void)tb, (void)done;
 }
 static inline bool plugin_ops_must_flush(void)
+{
+    return false;
+}
+static inline bool plugin_ops_tick(void)
 {
     return false;
 }

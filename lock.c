@@ -10,11 +10,16 @@
 
 enum lock_state { FREE, TAKEN, WAITED_FOR };
 
-void lock_take(struct lock *lock)
+bool lock_try(struct lock *lock)
 {
     int state = FREE;
-    if (__atomic_compare_exchange_n(&lock->state, &state, TAKEN, false, __ATOMIC_ACQUIRE,
-                                    __ATOMIC_RELAXED))
+    return __atomic_compare_exchange_n(&lock->state, &state, TAKEN, false, __ATOMIC_ACQUIRE,
+                                       __ATOMIC_RELAXED);
+}
+
+void lock_take(struct lock *lock)
+{
+    if (lock_try(lock))
         return;
     while (__atomic_exchange_n(&lock->state, WAITED_FOR, __ATOMIC_ACQUIRE) != FREE)
         lock_wait(&lock->state, WAITED_FOR);

@@ -1087,6 +1087,7 @@ void plugin_after_fork(bool child)
         pthread_mutex_init(&plugin.lock, NULL);
         pthread_mutex_init(&plugin.exit_lock, NULL);
         lock_depth = 0;
+        plugin_ops_fork_child();
         return;
     }
     plugin_unlock();

@@ -11,6 +11,9 @@
  * A callback that stays a call, or a pointer into a scoreboard, may look at any time: from then on
  * there are no cells.
  *
+ * A plugin that marks what has run need not mark again what has a mark, but only it knows what has.
+ * So, when the program has settled, its code is translated anew, and the plugin is asked again.
+ *
  * May know: decoded instructions and the list of operations. Must not know: any ISA, the API, or
  * how operations become code. Everything here runs under tb_lock. */
 #include "emu.h"
@@ -24,6 +27,9 @@
 #define MAX_SHARES  (2 * MAX_CELLS)
 #define MAX_LOOKS   64 /* at counters in cells, before there are none */
 
+#define TICK_MS     20   /* of the thread's time in user mode */
+#define TICK_BLOCKS 1000 /* are translated in a twentieth of a tick */
+
 static unsigned rank_of(const struct plugin_op *op)
 {
     return op->place == PLACE_TB ? 0 : 1 + 2u * op->insn + (op->place == PLACE_MEM);
@@ -35,6 +41,48 @@ static bool is_at_pointer(const struct plugin_op *op)
 }
 
 static void add_to_word(struct cpu *cpu, const struct plugin_op *op, uint64_t by);
+
+/* ---- marks ---------------------------------------------------------------------------- */
+
+/* Since the last flush. Written under tb_lock but by ticks; each field is read as it is. */
+static struct {
+    bool ticking, due;
+    uint32_t n, ticks; /* blocks with marks */
+    uint64_t before;   /* stats.blocks then */
+} marks;
+
+static void count_marks(const struct plugin_op *ops, size_t n)
+{
+    size_t i = 0;
+    while (i < n && ops[i].kind != OP_STORE)
+        i++;
+    marks.n += i < n;
+    if (i < n && !marks.ticking) {
+        marks.ticking = true;
+        signal_start_ticks(TICK_MS);
+    }
+}
+
+/* A translation of everything has to be cheap beside what has run, and to be of use. */
+bool plugin_ops_tick(void)
+{
+    uint64_t blocks = __atomic_load_n(&stats.blocks, __ATOMIC_RELAXED) - marks.before;
+    if (blocks < (uint64_t)++marks.ticks * TICK_BLOCKS && 2 * marks.n > blocks)
+        __atomic_store_n(&marks.due, true, __ATOMIC_RELAXED);
+    return marks.due;
+}
+
+static void forget_marks(void)
+{
+    marks.n = marks.ticks = 0;
+    marks.before = stats.blocks;
+    __atomic_store_n(&marks.due, false, __ATOMIC_RELAXED);
+}
+
+void plugin_ops_fork_child(void)
+{
+    marks.ticking = false; /* the timer is the parent's */
+}
 
 /* ---- cells ---------------------------------------------------------------------------- */
 
@@ -69,7 +117,8 @@ bool plugin_ops_hides(void)
 
 bool plugin_ops_must_flush(void)
 {
-    return cells.exposed && __atomic_load_n(&cells.n, __ATOMIC_RELAXED);
+    return (cells.exposed && __atomic_load_n(&cells.n, __ATOMIC_RELAXED)) ||
+           __atomic_load_n(&marks.due, __ATOMIC_RELAXED);
 }
 
 void plugin_ops_lock(void)
@@ -156,6 +205,7 @@ void plugin_ops_flush(void)
     }
     cells.n = cells.n_shares = 0;
     plugin_ops_unlock();
+    forget_marks();
 }
 
 /* ---- calls that become operations ---------------------------------------------------- */
@@ -280,6 +330,7 @@ void plugin_ops_fold(struct unit *u, int block)
         memcpy(u->ops[block] + f.n_guards, f.out, f.n * sizeof *f.out);
     for (size_t i = 0; i < f.n && !cells.exposed; i++)
         cells.exposed = may_look(&f.out[i]);
+    count_marks(f.out, f.n);
 }
 
 /* ---- additions that become one ------------------------------------------------------- */

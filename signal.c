@@ -806,6 +806,38 @@ static void handle_eviction(struct cpu *cpu, ucontext_t *uc)
     interrupt_cache(cpu, &nothing, uc);
 }
 
+/* The value of the signal of the timer below. */
+static const char tick;
+
+static bool is_tick(const siginfo_t *info)
+{
+    return info->si_signo == SIGTRAP && info->si_code == SI_TIMER &&
+           info->si_value.sival_ptr == &tick;
+}
+
+/* Time in user mode grows in ticks that interrupt user mode: this timer ends no system call
+ * (kernel/time/posix-cpu-timers.c; the clock's number is in linux/posix-timers.h). */
+void signal_start_ticks(unsigned ms)
+{
+    const int own_user_time = (int)(~0u << 3 | 4 | 1);
+    struct { /* as struct sigevent, which libraries name differently */
+        const void *value;
+        int signo, notify, tid, unused[11];
+    } event = {&tick, SIGTRAP, SIGEV_THREAD_ID, (int)syscall(SYS_gettid), {0}};
+    const struct timespec span = {.tv_nsec = ms * 1000000l};
+    const struct itimerspec every = {span, span};
+    int timer;
+    if (syscall(SYS_timer_create, own_user_time, &event, &timer) == 0)
+        syscall(SYS_timer_settime, timer, 0, &every, NULL);
+}
+
+/* The thread leaves the cache at the end of a block, as always. */
+static void handle_tick(uint64_t pc)
+{
+    if (plugin_ops_tick() && jit_in_cache(pc))
+        tb_try_cut();
+}
+
 /* A write to a page that smc.c protects. In the cache the block that writes may be one that goes.
  */
 static bool handle_code_write(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
@@ -924,6 +956,8 @@ void signal_handle(int sig, siginfo_t *info, ucontext_t *uc)
         cpu->signals->showing = 0;
     else if (is_eviction(info))
         handle_eviction(cpu, uc);
+    else if (is_tick(info))
+        handle_tick(pc);
     else if (sig == SIGTRAP && handle_step(cpu, info, uc))
         ;
     else if (SYNC_MASK & BIT(sig) && info->si_code > 0)

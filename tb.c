@@ -442,6 +442,16 @@ void tb_cut(void)
     tb_unlock();
 }
 
+void tb_try_cut(void)
+{
+    if (!lock_try(&lock))
+        return;
+    __atomic_store_n(&owner, this_cpu, __ATOMIC_RELAXED);
+    depth = 1;
+    cut_all();
+    tb_unlock();
+}
+
 /* Lets go of the lock, however often it was taken, while it waits for something. */
 static void wait_unlocked(void (*wait)(void))
 {

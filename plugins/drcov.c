@@ -113,21 +113,26 @@ static bool locate_block(uint64_t pc, struct entry *entry)
     return module >= 0;
 }
 
-/* The slot of a block; the same for every translation of it. */
-static qemu_plugin_u64 find_slot(const struct entry *entry)
+/* A block has one slot for all its translations. One that has run is only marked again if it is to
+ * be known how often. */
+static void watch_block(struct qemu_plugin_tb *tb, const struct entry *entry)
 {
     uint64_t key;
     memcpy(&key, entry, sizeof key);
     size_t known = blocks.n;
     struct block *block = map_get(&blocks, key);
-    if (blocks.n > known) {
+    bool is_new = blocks.n > known;
+    if (is_new) {
         block->slot = known;
         if (known % CHUNK == 0) {
             GROW_ARRAY(chunks, n_chunks, chunk_room);
             chunks[n_chunks++] = qemu_plugin_scoreboard_new(CHUNK * sizeof(uint64_t));
         }
     }
-    return (qemu_plugin_u64){chunks[block->slot / CHUNK], block->slot % CHUNK * sizeof(uint64_t)};
+    qemu_plugin_u64 slot = {chunks[block->slot / CHUNK], block->slot % CHUNK * sizeof(uint64_t)};
+    if (hits || is_new || !qemu_plugin_u64_sum(slot))
+        qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(
+            tb, hits ? QEMU_PLUGIN_INLINE_ADD_U64 : QEMU_PLUGIN_INLINE_STORE_U64, slot, 1);
 }
 
 static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
@@ -142,9 +147,7 @@ static void vcpu_tb_trans(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
     if (!qemu_format)
         watch_mappings(tb, pc, n);
     if (locate_block(pc, &entry))
-        qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(
-            tb, hits ? QEMU_PLUGIN_INLINE_ADD_U64 : QEMU_PLUGIN_INLINE_STORE_U64, find_slot(&entry),
-            1);
+        watch_block(tb, &entry);
     pthread_mutex_unlock(&lock);
 }
 

@@ -1251,6 +1251,37 @@ static void test_drcov_hits(void **state)
     free_result(&r);
 }
 
+/* A program that runs for longer is translated again, without what has been seen; a plain shell,
+ * as it runs the same blocks each time. */
+static void test_drcov_again(void **state)
+{
+    static const char *const options[2] = {"libdrcov.so,filename=a.drcov",
+                                           "libdrcov.so,filename=a.drcov,hits=on"};
+    struct trace t[2] = {0};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct result r;
+        run_emu(&r,
+                (const char *const[]){"-d", "stats", "-plugin", options[i], "/usr/bin/dash", "-c",
+                                      "while [ $((i += 1)) -lt 150000 ]; do :; done", NULL},
+                NULL);
+        assert_int_equal(r.status, 0);
+        if (i == 0) {
+            assert_non_null(strstr(r.out[1], "\nflushes "));
+            assert_null(strstr(r.out[1], "\nflushes              0\n"));
+        }
+        free_result(&r);
+        read_trace(&t[i], "a.drcov");
+        check_blocks(&t[i]);
+    }
+    assert_int_equal(t[0].n_blocks, t[1].n_blocks);
+    for (unsigned i = 0; i < t[0].n_blocks; i++)
+        assert_true(covers(&t[1], block_module(&t[0], i), block_start(&t[0], i)));
+    free(t[0].text);
+    free(t[1].text);
+}
+
 /* Reads and checks every file that ls lists; how many of them cover the module. */
 static unsigned count_traces(const char *pattern, const char *module)
 {
@@ -1372,6 +1403,7 @@ int main(int argc, char **argv)
         {"drcov complete", test_drcov_complete},
         {"drcov link", test_drcov_link},
         {"drcov hits", test_drcov_hits},
+        {"drcov again", test_drcov_again},
         {"drcov fork", test_drcov_fork},
         {"drcov exec", test_drcov_exec},
     };
