@@ -26,9 +26,9 @@
  * callee's call_host entry drops the host address again. The return looks its target up in the
  * return table, pushes what it finds and makes a host ret, which the processor's return stack
  * predicts: the pad behind the call is where it leads. That pad pops the guest's return address
- * and compares it with its own. The table has 32-bit distances from jit_exit_return, so that an
- * entry of 0 leads there, at an index that leaves out the two lowest bits: hardly two calls are so
- * close. */
+ * and compares it with its own. The table has 32-bit addresses, at an index that leaves out the two
+ * lowest bits: hardly two calls are so close. It shares a huge page with the jump table: that one
+ * is cleared in the time that faults on the small pages would take, and more would take longer. */
 
 #include "emit_x86_64.h"
 
@@ -56,8 +56,8 @@
 #define UNKNOWN_SYSCALL 1024  /* this and all above are none of the kernel's */
 #define PADS            (ROUTES + ROUTE_COUNT)
 #define RETURN_MASK     (PADS + PAD_COUNT * PAD_SIZE) /* the bits of an address that are the index */
-#define RETURN_TABLE    (LOW_TABLES + (2ull << 20))
-#define RETURN_BITS     20
+#define RETURN_TABLE    (LOW_TABLES + (1ull << 20))
+#define RETURN_BITS     18
 #define TABLES_END      (RETURN_TABLE + (4ull << RETURN_BITS))
 _Static_assert(TABLES_END <= LARGE_TABLE && LARGE_TABLE + LARGE_SIZE <= LOW_CACHE, "layout");
 
@@ -100,6 +100,7 @@ enum pad {
     PAD_COUNT
 };
 #define PAD_SIZE 16
+_Static_assert(RETURN_MASK + 4 <= RETURN_TABLE, "layout");
 
 extern const char jit_exit_lookup[], jit_exit_miss[], jit_exit_return[], jit_exit_returned[],
     jit_exit_link[], jit_exit_syscall[], jit_exit_trap[], jit_exit_stale[], jit_call_op[],
@@ -228,7 +229,7 @@ void jit_init(void)
     };
     map_low(LOW_TABLES, TABLES_END - LOW_TABLES, PROT_READ | PROT_WRITE | PROT_EXEC);
     map_low(LARGE_TABLE, LARGE_SIZE, PROT_READ | PROT_WRITE);
-    /* No huge pages: a short program would wait for them to be cleared. */
+    use_huge_pages(LOW_TABLES, TABLES_END - LOW_TABLES);
     *(uint32_t *)RETURN_MASK = has_fast_pext() ? ((1u << RETURN_BITS) - 1) << 2 : 0;
     for (int i = 0; i < PAD_COUNT; i++) {
         struct emit e = {.p = pad_address(i)};
@@ -272,8 +273,9 @@ void jit_clear_table(void)
 {
     for (int i = 0; i < JUMP_TABLE_SIZE; i++)
         ((uint64_t *)JUMP_TABLE)[i] = (uintptr_t)pad_address(PAD_MISS);
+    for (int i = 0; i < 1 << RETURN_BITS; i++)
+        ((uint32_t *)RETURN_TABLE)[i] = (uint32_t)(uintptr_t)pad_address(PAD_RETURN);
     /* Fresh pages: zero, and not touched before they are used. */
-    madvise((void *)RETURN_TABLE, TABLES_END - RETURN_TABLE, MADV_DONTNEED);
     madvise((void *)LARGE_TABLE, LARGE_SIZE, MADV_DONTNEED);
     clear_large_entry(large_entry(0));
 }
@@ -1777,7 +1779,6 @@ static void lower_ret(struct lower *l, const struct insn *in, unsigned i)
     }
     emit_return_index(e);
     emit_mov_ecx_table(e, RETURN_TABLE);
-    emit_op_rm(e, 0x8d, GPR_RCX, GPR_RCX, (int32_t)(uintptr_t)pad_address(PAD_RETURN));
     roll_set(l, ROLL_RETURN);
     emit_push(e, GPR_RCX);
     emit_ret(e);
@@ -2209,14 +2210,13 @@ static volatile uint32_t *return_entry(uint64_t pc)
 /* Where the tables send branches to pc now; pads for those that lead nowhere. */
 static const uint8_t *table_get(uint64_t pc, enum indirect by)
 {
-    return by == BY_RETURN ? pad_address(PAD_RETURN) + *return_entry(pc)
-                           : (const uint8_t *)*jump_entry(pc);
+    return (const uint8_t *)(by == BY_RETURN ? *return_entry(pc) : *jump_entry(pc));
 }
 
 static void table_put(uint64_t pc, enum indirect by, const uint8_t *host)
 {
     if (by == BY_RETURN)
-        *return_entry(pc) = (uint32_t)(host - pad_address(PAD_RETURN));
+        *return_entry(pc) = (uint32_t)(uintptr_t)host;
     else
         *jump_entry(pc) = (uintptr_t)host;
 }
