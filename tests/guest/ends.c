@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -43,9 +44,12 @@ static void *keep(void *mutex)
     return NULL;
 }
 
+static _Atomic bool is_kept;
+
 static void *keep_for_a_while(void *mutex)
 {
     pthread_mutex_lock(mutex);
+    is_kept = true;
     usleep(20000);
     return NULL;
 }
@@ -85,8 +89,10 @@ static void wait_for_owner(const char *name, pthread_mutex_t *m)
 {
     pthread_t t;
 
+    is_kept = false;
     pthread_create(&t, NULL, keep_for_a_while, m);
-    usleep(5000);
+    while (!is_kept)
+        usleep(100);
     printf("%s: waiter %s", name, strerror(take(m)));
     printf(", then %s\n", strerror(take(m)));
     pthread_join(t, NULL);
