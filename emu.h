@@ -603,7 +603,9 @@ void jit_table_clear(struct tb *tb);
 bool jit_table_has(const struct tb *tb, enum indirect by);
 void jit_reset(void);       /* forgets all generated code */
 void jit_clear_table(void); /* makes every indirect branch leave the cache */
-void jit_route_to_c(void);  /* makes every syscall instruction leave the cache */
+/* Gives returns a larger table, where all entries are to be offered again; false: there is none. */
+bool jit_widen_returns(void);
+void jit_route_to_c(void); /* makes every syscall instruction leave the cache */
 bool jit_in_cache(uint64_t host_pc);
 bool jit_in_pads(uint64_t host_pc); /* on the way out of it, or to the large table and back */
 

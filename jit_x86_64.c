@@ -28,7 +28,9 @@
  * predicts: the pad behind the call is where it leads. That pad pops the guest's return address
  * and compares it with its own. The table has 32-bit addresses, at an index that leaves out the two
  * lowest bits: hardly two calls are so close. It shares a huge page with the jump table: that one
- * is cleared in the time that faults on the small pages would take, and more would take longer. */
+ * is cleared in the time that faults on the small pages would take, and more would take longer.
+ * A program of much code gets more entries, by a wider mask: one that was put where the narrower
+ * mask said leads to a pad that compares. */
 
 #include "emit_x86_64.h"
 
@@ -58,7 +60,9 @@
 #define RETURN_MASK     (PADS + PAD_COUNT * PAD_SIZE) /* the bits of an address that are the index */
 #define RETURN_TABLE    (LOW_TABLES + (1ull << 20))
 #define RETURN_BITS     18
-#define TABLES_END      (RETURN_TABLE + (4ull << RETURN_BITS))
+#define MORE_BITS       20
+#define TABLES_END      (LOW_TABLES + (6ull << 20))
+_Static_assert(RETURN_TABLE + (4ull << MORE_BITS) <= TABLES_END, "layout");
 _Static_assert(TABLES_END <= LARGE_TABLE && LARGE_TABLE + LARGE_SIZE <= LOW_CACHE, "layout");
 
 #define SLOT(n)    (CPU_SLOT + 8 * (n))
@@ -211,6 +215,11 @@ static uint64_t find_features(void)
     return features;
 }
 
+static uint32_t return_mask(unsigned bits)
+{
+    return ((1u << bits) - 1) << 2;
+}
+
 void jit_init(void)
 {
     static const char *const targets[PAD_COUNT] = {
@@ -230,7 +239,7 @@ void jit_init(void)
     map_low(LOW_TABLES, TABLES_END - LOW_TABLES, PROT_READ | PROT_WRITE | PROT_EXEC);
     map_low(LARGE_TABLE, LARGE_SIZE, PROT_READ | PROT_WRITE);
     use_huge_pages(LOW_TABLES, TABLES_END - LOW_TABLES);
-    *(uint32_t *)RETURN_MASK = has_fast_pext() ? ((1u << RETURN_BITS) - 1) << 2 : 0;
+    *(uint32_t *)RETURN_MASK = has_fast_pext() ? return_mask(RETURN_BITS) : 0;
     for (int i = 0; i < PAD_COUNT; i++) {
         struct emit e = {.p = pad_address(i)};
         emit_jmp_far(&e, (uintptr_t)targets[i]);
@@ -269,12 +278,28 @@ static void set_large_entry(uint64_t pc, const uint8_t *host)
     entry[0] = pc;
 }
 
+static void empty_returns(size_t first, size_t end)
+{
+    for (size_t i = first; i < end; i++)
+        ((uint32_t *)RETURN_TABLE)[i] = (uint32_t)(uintptr_t)pad_address(PAD_RETURN);
+}
+
+bool jit_widen_returns(void)
+{
+    uint32_t *mask = (uint32_t *)RETURN_MASK;
+    if (*mask != return_mask(RETURN_BITS))
+        return false;
+    empty_returns(1 << RETURN_BITS, 1 << MORE_BITS);
+    __atomic_store_n(mask, return_mask(MORE_BITS), __ATOMIC_RELEASE);
+    return true;
+}
+
 void jit_clear_table(void)
 {
     for (int i = 0; i < JUMP_TABLE_SIZE; i++)
         ((uint64_t *)JUMP_TABLE)[i] = (uintptr_t)pad_address(PAD_MISS);
-    for (int i = 0; i < 1 << RETURN_BITS; i++)
-        ((uint32_t *)RETURN_TABLE)[i] = (uint32_t)(uintptr_t)pad_address(PAD_RETURN);
+    empty_returns(0, *(uint32_t *)RETURN_MASK == return_mask(MORE_BITS) ? 1 << MORE_BITS
+                                                                        : 1 << RETURN_BITS);
     /* Fresh pages: zero, and not touched before they are used. */
     madvise((void *)LARGE_TABLE, LARGE_SIZE, MADV_DONTNEED);
     clear_large_entry(large_entry(0));

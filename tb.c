@@ -19,6 +19,7 @@
 #define META_MIN    (64ull << 20)
 #define META_ALIGN  (2ull << 20) /* of huge pages */
 #define PAGE        4096ull
+#define MANY        10000 /* superblocks: more entries for returns pay */
 
 static struct {
     struct tables {
@@ -266,8 +267,20 @@ static void insert_tb(struct tb *tb)
         jit_table_offer(tb, BY_RETURN);
 }
 
+static void widen_returns(void)
+{
+    if (!jit_widen_returns())
+        return;
+    for (size_t i = 0; i < cache.n; i++)
+        for (int k = 0; k < cache.by_host[i]->n_tbs; k++)
+            if (cache.by_host[i]->tb[k].pad[BY_RETURN] && !cache.by_host[i]->dead)
+                jit_table_offer(&cache.by_host[i]->tb[k], BY_RETURN);
+}
+
 void tb_insert(struct superblock *sb)
 {
+    if (cache.n == MANY)
+        widen_returns();
     cache.by_host[cache.n++] = sb;
     stats.superblocks++;
     for (int i = 0; i < sb->n_tbs; i++)
