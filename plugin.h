@@ -430,7 +430,9 @@ int qemu_plugin_n_max_vcpus(void);
 #if EMU_PLUGIN_API_VERSION >= 2
 
 /* [2] Adds imm to the running vCPU's entry or stores it there, where a callback would be called,
- * but without a call. */
+ * but without a call. When blocks store and the program has settled, all are translated anew, for
+ * the plugin to leave out stores that need not be made again; QEMU does so only when its cache is
+ * full. */
 QEMU_PLUGIN_API
 void qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(struct qemu_plugin_tb *tb,
                                                        enum qemu_plugin_op op,

@@ -816,7 +816,8 @@ static bool is_tick(const siginfo_t *info)
 }
 
 /* Time in user mode grows in ticks that interrupt user mode: this timer ends no system call
- * (kernel/time/posix-cpu-timers.c; the clock's number is in linux/posix-timers.h). */
+ * (kernel/time/posix-cpu-timers.c; the clock's number is in linux/posix-timers.h). The program's
+ * own timers get other numbers by it. */
 void signal_start_ticks(unsigned ms)
 {
     const int own_user_time = (int)(~0u << 3 | 4 | 1);
