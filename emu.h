@@ -555,6 +555,7 @@ struct unit {
     uint8_t n_constants;
     uint32_t exits_dead;  /* as in struct superblock */
     bool checked;         /* likewise */
+    bool can_change;      /* some of the bytes may not be there when they are looked for again */
     uint8_t *shared_call; /* the last block ends in a call, which this host call makes; or NULL */
     unsigned max_insns;   /* of a block; below TB_MAX_INSNS there is only one block */
     int n_tbs;

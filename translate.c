@@ -37,10 +37,11 @@ static bool shape_matters(void)
 }
 
 /* Writable code is rare, and watching it takes libc. */
-static bool watch_code(struct cpu *cpu, uint64_t addr)
+static bool watch_code(struct cpu *cpu, struct unit *u, uint64_t addr)
 {
     if (!smc_is_writable(addr))
         return false;
+    u->can_change = true;
     jit_use_libc(cpu);
     return smc_watch(addr);
 }
@@ -75,7 +76,7 @@ static bool decode_block(struct cpu *cpu, struct unit *u, uint64_t pc, bool *che
     unsigned first = u->first[u->n_tbs], n = first;
     uint64_t page_end = (pc & ~(PAGE - 1)) + PAGE;
     uint64_t code_end = find_code_end(pc, page_end + 16 - pc);
-    bool hot = code_end > pc && watch_code(cpu, pc);
+    bool hot = code_end > pc && watch_code(cpu, u, pc);
     for (;;) {
         struct insn *in = &u->insn[n];
         if (n > first && !shape_matters() && tb_lookup(pc))
@@ -85,7 +86,7 @@ static bool decode_block(struct cpu *cpu, struct unit *u, uint64_t pc, bool *che
         if (pc + in->len > page_end) {
             if (n > first)
                 break;
-            hot |= watch_code(cpu, page_end);
+            hot |= watch_code(cpu, u, page_end);
             if (!decode_insn(u, n, pc, code_end - pc, hot)) /* it may have changed until now */
                 break;
         }
@@ -243,6 +244,7 @@ static bool build_unit(struct cpu *cpu, struct unit *u, uint64_t pc, struct supe
     u->n_tbs = u->n_constants = 0;
     u->first[0] = 0;
     u->copied = 0;
+    u->can_change = false;
     u->shared_call = NULL;
     uint64_t next = pc;
     bool checked;
@@ -363,10 +365,21 @@ static void find_live_flags(struct unit *u)
     }
 }
 
-/* True if the bytes of tb are not to be found in its place when they are looked for again. */
-static bool can_change(const struct unit *u, const struct tb *tb)
+/* Without plugins nothing changes flags, whether they are live or not. */
+static void instrument_unit(struct cpu *cpu, struct unit *u)
 {
-    return u->checked || smc_is_writable(tb->pc) || smc_is_writable(tb->pc + tb->size - 1);
+    for (int i = 0; i < u->n_tbs; i++)
+        instrument_block(cpu, u, i);
+    u->exits_dead = 0;
+    memset(u->live, 0xff, u->first[u->n_tbs] * sizeof(u->live[0]));
+    if (!plugin_wants_tb_trans())
+        return;
+    for (int i = 0; i < u->n_tbs; i++)
+        mark_calls(u, i);
+    find_dead_exits(u);
+    find_live_flags(u);
+    for (int i = 0; i < u->n_tbs; i++)
+        plugin_ops_merge(u, i);
 }
 
 /* Keeps the bytes that tb is made from. */
@@ -418,7 +431,7 @@ static struct superblock *make_superblock(const struct unit *u, const struct sup
         };
         if (u->checked)
             sb->tb[i].patience = smc_patience(first->pc);
-        if (can_change(u, &sb->tb[i]) && !copy_code(&sb->tb[i], u->code[u->first[i]]))
+        if (u->can_change && !copy_code(&sb->tb[i], u->code[u->first[i]]))
             return NULL;
     }
     return sb;
@@ -464,16 +477,9 @@ static void log_block(const struct unit *u, int i)
 /* The unit from pc, shown to the plugins, as host code; NULL: no room for it. */
 static struct tb *translate_unit(struct cpu *cpu, struct superblock *pages, enum tb_entry entry)
 {
-    for (int i = 0; i < unit.n_tbs; i++) {
-        if (opt.log & LOG_IN_ASM)
-            log_block(&unit, i);
-        instrument_block(cpu, &unit, i);
-        mark_calls(&unit, i);
-    }
-    find_dead_exits(&unit);
-    find_live_flags(&unit);
-    for (int i = 0; i < unit.n_tbs; i++)
-        plugin_ops_merge(&unit, i);
+    for (int i = 0; i < unit.n_tbs && opt.log & LOG_IN_ASM; i++)
+        log_block(&unit, i);
+    instrument_unit(cpu, &unit);
     struct superblock *sb = plugin_ops_must_flush() ? NULL : make_superblock(&unit, pages);
     if (sb && jit_lower(sb, &unit, entry))
         return &sb->tb[0];
