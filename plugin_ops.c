@@ -29,6 +29,7 @@
 
 #define TICK_MS     20   /* of the thread's time in user mode */
 #define TICK_BLOCKS 1000 /* are translated in a twentieth of a tick */
+#define PATIENCE    4 /* times as long until the next time: the plugin may want its marks again */
 
 static unsigned rank_of(const struct plugin_op *op)
 {
@@ -48,8 +49,9 @@ static void add_to_word(struct cpu *cpu, const struct plugin_op *op, uint64_t by
 static struct {
     bool ticking, due;
     uint32_t n, ticks; /* blocks with marks */
+    uint32_t rate;     /* blocks that a tick pays for */
     uint64_t before;   /* stats.blocks then */
-} marks;
+} marks = {.rate = TICK_BLOCKS};
 
 static void count_marks(const struct plugin_op *ops, size_t n)
 {
@@ -67,13 +69,15 @@ static void count_marks(const struct plugin_op *ops, size_t n)
 bool plugin_ops_tick(void)
 {
     uint64_t blocks = __atomic_load_n(&stats.blocks, __ATOMIC_RELAXED) - marks.before;
-    if (blocks < (uint64_t)++marks.ticks * TICK_BLOCKS && 2 * marks.n > blocks)
+    if (blocks < (uint64_t)++marks.ticks * marks.rate && 2 * marks.n > blocks)
         __atomic_store_n(&marks.due, true, __ATOMIC_RELAXED);
     return marks.due;
 }
 
 static void forget_marks(void)
 {
+    if (marks.due)
+        marks.rate /= PATIENCE;
     marks.n = marks.ticks = 0;
     marks.before = stats.blocks;
     __atomic_store_n(&marks.due, false, __ATOMIC_RELAXED);
@@ -82,6 +86,7 @@ static void forget_marks(void)
 void plugin_ops_fork_child(void)
 {
     marks.ticking = false; /* the timer is the parent's */
+    marks.before = 0;      /* as stats are the child's own */
 }
 
 /* ---- cells ---------------------------------------------------------------------------- */
