@@ -1264,7 +1264,7 @@ static void test_drcov_again(void **state)
         struct result r;
         run_emu(&r,
                 (const char *const[]){"-d", "stats", "-plugin", options[i], "/usr/bin/dash", "-c",
-                                      "while [ $((i += 1)) -lt 150000 ]; do :; done", NULL},
+                                      "while [ $((i += 1)) -lt 400000 ]; do :; done", NULL},
                 NULL);
         assert_int_equal(r.status, 0);
         if (i == 0) {
