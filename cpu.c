@@ -34,15 +34,50 @@ static int next_index(void)
     return i;
 }
 
+/* Memory at start, or anywhere if that is 0. False: something is there. */
+static bool map_zeros(uint64_t *start, size_t size)
+{
+    int fixed = *start ? MAP_FIXED_NOREPLACE : 0;
+    void *p = mmap((void *)*start, size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
+    if (p == MAP_FAILED && errno != EEXIST)
+        die("out of memory for a virtual CPU: %s", strerror(errno));
+    if (*start && p != (void *)*start) {
+        if (p != MAP_FAILED)
+            munmap(p, size);
+        return false;
+    }
+    *start = (uintptr_t)p;
+    return true;
+}
+
 /* Without plugins there are no scoreboards: limits on address space count them. */
+static bool map_in_window(uint64_t cpu)
+{
+    uint64_t scores = cpu + (uint64_t)SCOREBOARD_OFFSET;
+    if (!map_zeros(&cpu, CPU_SIZE))
+        return false;
+    if (plugin_is_loaded() && !map_zeros(&scores, SCOREBOARD_MAX + CELLS_SIZE)) {
+        munmap((void *)cpu, CPU_SIZE);
+        return false;
+    }
+    vma_keep_clear(cpu - CPU_WINDOW_BELOW, cpu + CPU_WINDOW_ABOVE);
+    return true;
+}
+
 static struct cpu *map_cpu(void)
 {
-    size_t size = SCOREBOARD_OFFSET + (plugin_is_loaded() ? SCOREBOARD_MAX + CELLS_SIZE : 0);
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
-    if (p == MAP_FAILED)
-        die("out of memory for a virtual CPU: %s", strerror(errno));
-    return p;
+    static uint64_t next = CPU_WINDOWS_END - CPU_WINDOW_ABOVE;
+    while (next >= CPU_WINDOWS_START) {
+        uint64_t cpu = next;
+        next -= CPU_WINDOW;
+        if (map_in_window(cpu))
+            return (struct cpu *)cpu;
+    }
+    jit_stop_faults();
+    uint64_t start = 0, size = plugin_is_loaded() ? (uint64_t)-SCOREBOARD_OFFSET : 0;
+    map_zeros(&start, size + CPU_SIZE);
+    return (struct cpu *)(start + size);
 }
 
 struct cpu *cpu_create(void)
@@ -269,9 +304,11 @@ static uint64_t run_code(struct cpu *cpu, uint64_t reason)
 {
     for (;;) {
         /* Each is asked once: what comes behind a no would find the cpu bare. */
-        bool signal = cpu->pending, request = plugin_is_pending();
-        if (signal || request || opt.log & LOG_IN_ASM)
+        bool signal = cpu->pending, request = plugin_is_pending(), flush = jit_must_flush();
+        if (signal || request || flush || opt.log & LOG_IN_ASM)
             jit_use_libc(cpu);
+        if (flush)
+            tb_flush();
         if (request)
             plugin_run_pending();
         if (signal && !(signal_can_wait(cpu) && are_flags_lost(cpu))) {

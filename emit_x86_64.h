@@ -93,6 +93,17 @@ static inline void emit_load_gs(struct emit *e, int reg, int32_t disp)
     emit_gs(e, 0x8b, reg, disp);
 }
 
+/* mov reg, gs:[base + disp], always with four bytes of disp; neither register is above rdi */
+static inline void emit_load_gs_base(struct emit *e, int reg, int base, int32_t disp)
+{
+    emit_mark(e);
+    emit_u8(e, 0x65);
+    emit_u8(e, 0x48);
+    emit_u8(e, 0x8b);
+    emit_u8(e, 0x80 | (unsigned)reg << 3 | (unsigned)base);
+    emit_u32(e, (uint32_t)disp);
+}
+
 /* mov gs:[disp], reg */
 static inline void emit_store_gs(struct emit *e, int32_t disp, int reg)
 {

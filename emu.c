@@ -637,6 +637,8 @@ static _Noreturn void run_program(char **argv)
         opt.start_dir = getcwd(NULL, 0);
     set_plugin_variable();
     use_files();
+    if (signal_has_tracer())
+        jit_stop_faults();
     tb_init();
 
     struct cpu *cpu = cpu_create();

@@ -170,6 +170,11 @@ size_t vma_code_avail(uint64_t addr, size_t max);
 int vma_host_prot(int prot);
 /* Changes whenever code from a file is mapped or unmapped. */
 unsigned vma_generation(void);
+/* Remembers that emu needs [start, end) clear of mappings of the guest. */
+void vma_keep_clear(uint64_t start, uint64_t end);
+/* True once the guest has had a mapping in such a range, above 128 TiB, or one with code between
+ * 4 GiB and 64 TiB. */
+bool vma_is_crowded(void);
 /* fork() must not copy the lock in another thread's hands. */
 void vma_lock(void);
 void vma_unlock(void);
@@ -344,7 +349,7 @@ int disas_file(const char *path, const char *start, const char *end, enum disas_
  *   EXIT_STALE    the code at pc is no longer what its block was made from
  *   EXIT_TRAP     pc = an instruction that traps, is privileged, illegal or not lowered */
 
-/* Thread state; %gs:0 while guest code runs. Scoreboards follow at SCOREBOARD_OFFSET. */
+/* Thread state; %gs:0 while guest code runs. Scoreboards lie at SCOREBOARD_OFFSET. */
 struct cpu {
     struct cpu *self;
     uint64_t reg[16];          /* guest general registers, valid while in C */
@@ -382,7 +387,22 @@ struct cpu {
     int plugin_flags;             /* its enum qemu_plugin_cb_flags */
     struct signal_state *signals; /* signal.c */
 };
-#define SCOREBOARD_OFFSET           0x10000 /* from the cpu, so from the gs base */
+/* Each cpu is alone in a window of address space, so that generated code can check a guest address
+ * by a load from the cpu: with another address it leads elsewhere in the window, and faults
+ * (jit_x86_64.c, fast pads). Windows follow each other downwards from CPU_WINDOWS_END, which is
+ * below the first TiB that the kernel gives away and above all that sanitizers reserve. They are no
+ * multiple of 4 GiB apart: a bug may have overwritten half of the address. */
+#define CPU_SIZE          0x10000ull
+#define CPU_WINDOW_BELOW  0x40000000ull  /* from the cpu down: the largest address to check for */
+#define CPU_WINDOW_ABOVE  0x100000000ull /* from the cpu up: how far above it another may be */
+#define CPU_WINDOW        (0x200000000ull + 0x12000) /* from cpu to cpu */
+#define CPU_WINDOWS_END   0x7ef000000000ull
+/* More cpus than that would be too many mappings; and 64 TiB further no program has an address. */
+#define CPU_WINDOWS_START (CPU_WINDOWS_END - 1000 * CPU_WINDOW)
+_Static_assert(CPU_WINDOWS_START >= 1ull << 46, "64 TiB");
+
+/* Scoreboards begin there, from the cpu, so from the gs base. */
+#define SCOREBOARD_OFFSET           (-0x70000000ll)
 /* Behind them: cells of counters (plugin_ops.c), and what of each is in the scoreboards already. */
 #define CELLS_OFFSET                (SCOREBOARD_OFFSET + (int64_t)SCOREBOARD_MAX)
 #define MAX_CELLS                   (1 << 18)
@@ -410,7 +430,10 @@ CPU_OFFSET_IS(pending, CPU_PENDING);
 CPU_OFFSET_IS(bare, CPU_BARE);
 CPU_OFFSET_IS(vector_frame, CPU_VECTOR_FRAME);
 CPU_OFFSET_IS(vec, CPU_VEC);
-_Static_assert(sizeof(struct cpu) <= SCOREBOARD_OFFSET, "scoreboards follow the cpu");
+_Static_assert(sizeof(struct cpu) <= CPU_SIZE, "the low 16 bits of its addresses differ");
+_Static_assert(CELLS_OFFSET + (int64_t)CELLS_SIZE <= -(int64_t)CPU_WINDOW_BELOW,
+               "not in the window");
+_Static_assert(CPU_WINDOW >= CPU_WINDOW_ABOVE - SCOREBOARD_OFFSET, "nor in the next one");
 
 extern __thread struct cpu *this_cpu; /* NULL on threads that run no guest code */
 
@@ -501,6 +524,7 @@ struct tb {
     const uint8_t *code; /* copy of the guest bytes, if they can change; or NULL */
     uint32_t patience;   /* checked blocks: entries until the page may have come to rest */
     bool flags_dead;     /* the arithmetic flags are written before they are read */
+    bool fast_return;    /* pad[BY_RETURN], where it stands before the block, is a fast one */
     uint8_t call_len;    /* pad[BY_RETURN] is behind a host call, of a call so long; 0: it is not */
 };
 
@@ -589,6 +613,10 @@ struct roll {
 #define JIT_CALL_LEN 5 /* bytes of a host call */
 
 void jit_init(void);
+/* Code in the cache relies on what has ceased to hold: on clear windows or on faults. */
+bool jit_must_flush(void);
+/* Generated code is no more to rely on faults; true if code in the cache does. */
+bool jit_stop_faults(void);
 /* Lowers unit into sb (tb[] filled but for host addresses); false: the cache is full. */
 bool jit_lower(struct superblock *sb, const struct unit *unit, enum tb_entry entry);
 /* Points the exit at its block or back at its stub. */
@@ -844,7 +872,8 @@ void signal_set_mask(struct cpu *cpu, uint64_t mask);
 void signal_thread_exit(struct cpu *cpu);
 /* In the child of a fork, between signal_block and signal_set_mask: nothing is pending. */
 void signal_forget_held(struct cpu *cpu);
-void signal_be_traced(void); /* from now on the guest's faults are to be seen by a tracer */
+bool signal_has_tracer(void); /* when emu starts: it may keep any signal from the process */
+void signal_be_traced(void);  /* from now on the guest's faults are to be seen by a tracer */
 /* Makes another thread leave the cache although it waits there for a page (userfaultfd). */
 void signal_evict(const struct cpu *cpu);
 /* From now on plugin_ops_tick() is called each time that this thread has run for ms in user mode;

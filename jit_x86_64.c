@@ -19,18 +19,27 @@
  *
  * Indirect branches. The jump table has one host address per low 16 bits of the guest address;
  * the site jumps there without looking, with the guest target in slot 1 and rcx in slot 0. The
- * pad at the other end compares slot 1 with its own address. Every table entry is a pad or
+ * pad at the other end checks that slot 1 is its own address. Every table entry is a pad or
  * jit_exit_miss. A branch through a constant is lowered as the direct one that it amounts to.
  *
  * Calls and returns. A direct call pushes the guest's return address and makes a host call; the
  * callee's call_host entry drops the host address again. The return looks its target up in the
  * return table, pushes what it finds and makes a host ret, which the processor's return stack
  * predicts: the pad behind the call is where it leads. That pad pops the guest's return address
- * and compares it with its own. The table has 32-bit addresses, at an index that leaves out the two
- * lowest bits: hardly two calls are so close. It shares a huge page with the jump table: that one
- * is cleared in the time that faults on the small pages would take, and more would take longer.
- * A program of much code gets more entries, by a wider mask: one that was put where the narrower
- * mask said leads to a pad that compares. */
+ * and checks that it is its own. The table has 32-bit addresses and shares a huge page with the
+ * jump table: that one is cleared in the time that faults on the small pages would take, and more
+ * would take longer. A program of much code gets more entries, by a wider mask: one that was put
+ * where the narrower mask said leads to a pad that checks.
+ *
+ * Fast pads. A pad has to compare without flags, then to load rcx from slot 0. That of a target
+ * at a low address does both by one load: from slot 0, moved by how far the target is from its own
+ * address. Two targets that share an entry have the same low 16 bits at least, and 64 KiB and more
+ * from slot 0 there is nothing: cpu.c keeps the window around a cpu free (emu.h), so that the load
+ * faults, or its address is none that a program can have. The fault makes the targets share by pads
+ * that compare: of a return, which must stay behind its call, the block is translated anew. All
+ * pads compare where the guest maps what could be in the way (vma.c), or where the fault would not
+ * reach emu (signal.c). A return by mistake to an address above 4 GiB where there is no code at all
+ * might go unnoticed: if it shares an entry, and something is mapped as far above the cpu. */
 
 #include "emit_x86_64.h"
 
@@ -42,13 +51,16 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define MAX_STEPS       64 /* instructions that a signal waits for the flags */
+#define MAX_STEPS     64 /* instructions that a signal waits for the flags */
 
 /* Most bytes that one guest instruction can take, without instrumentation, and one plugin_op. */
-#define MAX_INSN_OUT    400
-#define MAX_OP_OUT      360 /* the first call of a function: with its thunk */
+#define MAX_INSN_OUT  400
+#define MAX_OP_OUT    360 /* the first call of a function: with its thunk */
 /* The same in the cold part: a stub for each exit, a call thunk, a constant. */
-#define MAX_INSN_COLD   192
+#define MAX_INSN_COLD 192
+
+#define FAST_PADS_END LOW_TABLES /* of code below */
+_Static_assert(FAST_PADS_END <= CPU_WINDOW_BELOW, "what their pads load lies in the window");
 
 #define JUMP_TABLE      LOW_TABLES
 #define JUMP_TABLE_SIZE 65536
@@ -65,12 +77,15 @@
 _Static_assert(RETURN_TABLE + (4ull << MORE_BITS) <= TABLES_END, "layout");
 _Static_assert(TABLES_END <= LARGE_TABLE && LARGE_TABLE + LARGE_SIZE <= LOW_CACHE, "layout");
 
-#define SLOT(n)    (CPU_SLOT + 8 * (n))
-#define VADDR(n)   (CPU_VADDR + 8 * (n))
-#define REG(n)     (CPU_REG + 8 * (n))
-#define PREFIX_FS  0x64
-#define PREFIX_GS  0x65
-#define PREFIX_A32 0x67
+#define SLOT(n)     (CPU_SLOT + 8 * (n))
+#define VADDR(n)    (CPU_VADDR + 8 * (n))
+#define REG(n)      (CPU_REG + 8 * (n))
+#define PREFIX_FS   0x64
+#define PREFIX_GS   0x65
+#define PREFIX_A32  0x67
+
+#define POP_RCX     0x59
+#define GS_LOAD_LEN 9 /* mov rcx, gs:[disp] */
 
 /* How to get from the state at a host instruction to a guest state; spilled registers are put
  * back first. */
@@ -147,6 +162,11 @@ static unsigned moved_segments;
 static unsigned trapped_flags; /* INSN_SETS_* of the same */
 static uint64_t host_features;
 
+static bool fast_pads;        /* the same for all blocks since the last flush */
+static bool may_fault = true; /* a fault is emu's to see, whatever the guest or a tracer does */
+/* Entries of the return table that targets share. */
+static uint8_t shared_returns[(1 << MORE_BITS) / 8];
+
 static struct unit replay_unit;
 static uint8_t replay_code[1 << 20];
 
@@ -217,7 +237,7 @@ static uint64_t find_features(void)
 
 static uint32_t return_mask(unsigned bits)
 {
-    return ((1u << bits) - 1) << 2;
+    return (1u << bits) - 1;
 }
 
 void jit_init(void)
@@ -334,6 +354,18 @@ void jit_reset(void)
     close_thunks(cache.end);
     cache.hot = cache.start;
     cache.cold = cache.end;
+    fast_pads = may_fault && !vma_is_crowded();
+}
+
+bool jit_must_flush(void)
+{
+    return fast_pads && (!may_fault || vma_is_crowded());
+}
+
+bool jit_stop_faults(void)
+{
+    may_fault = false;
+    return fast_pads;
 }
 
 bool jit_in_cache(uint64_t host_pc)
@@ -1602,6 +1634,22 @@ static void lower_rep_elements(struct lower *l, unsigned i, const uint8_t *code)
 /* ---- branches
  * ------------------------------------------------------------------------------------- */
 
+static uint32_t return_index(uint64_t pc)
+{
+    uint32_t mask = *(const uint32_t *)RETURN_MASK;
+    return pc & (mask ? mask : 0xffff);
+}
+
+static bool is_shared_return(uint64_t pc)
+{
+    return shared_returns[return_index(pc) / 8] >> return_index(pc) % 8 & 1;
+}
+
+static bool has_fast_pad(uint64_t pc, enum indirect by)
+{
+    return fast_pads && pc < FAST_PADS_END && !(by == BY_RETURN && is_shared_return(pc));
+}
+
 /* rcx -= pc, flags kept */
 static void emit_subtract_pc(struct emit *e, uint64_t pc)
 {
@@ -1617,35 +1665,46 @@ static void emit_subtract_pc(struct emit *e, uint64_t pc)
 
 /* Entry of indirect branches: slot 1 must be pc, else the table's entry was another's. The flags
  * stay: that other target may read them, whatever this one does.
- *   mov rcx, slot1; lea rcx, [rcx - pc]; jrcxz ok; jmp miss; ok: mov rcx, slot0 */
-static void emit_pad(struct emit *e, uint64_t pc)
+ *   mov rcx, slot1; lea rcx, [rcx - pc]; jrcxz ok; jmp miss; ok: mov rcx, slot0
+ * fast:
+ *   mov rcx, slot1; mov rcx, gs:[rcx - pc + slot0] */
+static void emit_pad(struct emit *e, uint64_t pc, bool fast)
 {
     struct roll saved = e->now;
     e->now = (struct roll){.rule = ROLL_TO_TARGET, .pc = pc};
     emit_load_gs(e, GPR_RCX, SLOT(1));
-    emit_subtract_pc(e, pc);
-    emit_short(e, 0, 0xe3, 5);
-    emit_jmp(e, pad_address(PAD_MISS));
-    emit_load_gs(e, GPR_RCX, SLOT(0));
+    if (fast) {
+        emit_load_gs_base(e, GPR_RCX, GPR_RCX, SLOT(0) - (int32_t)pc);
+    } else {
+        emit_subtract_pc(e, pc);
+        emit_short(e, 0, 0xe3, 5);
+        emit_jmp(e, pad_address(PAD_MISS));
+        emit_load_gs(e, GPR_RCX, SLOT(0));
+    }
     e->now = saved;
 }
 
 /* Entry of returns: the guest's return address is on top of the stack.
  *   pop rcx; lea rcx, [rcx - pc]; jrcxz ok; mov rcx, [rsp - 8]; jmp returned; ok: mov rcx, slot0
- */
-static void emit_return_pad(struct emit *e, uint64_t pc)
+ * fast:
+ *   pop rcx; mov rcx, gs:[rcx - pc + slot0] */
+static void emit_return_pad(struct emit *e, uint64_t pc, bool fast)
 {
     struct roll saved = e->now;
     e->now = (struct roll){.rule = ROLL_RETURN, .pc = pc};
     emit_pop(e, GPR_RCX);
     e->now.rule = ROLL_POPPED;
-    emit_subtract_pc(e, pc);
-    emit_short(e, 0, 0xe3, 0);
-    uint8_t *hit = e->p;
-    emit_op_rm(e, 0x8b, GPR_RCX, GPR_RSP, -8);
-    emit_jmp(e, pad_address(PAD_RETURNED));
-    hit[-1] = (uint8_t)(e->p - hit);
-    emit_load_gs(e, GPR_RCX, SLOT(0));
+    if (fast) {
+        emit_load_gs_base(e, GPR_RCX, GPR_RCX, SLOT(0) - (int32_t)pc);
+    } else {
+        emit_subtract_pc(e, pc);
+        emit_short(e, 0, 0xe3, 0);
+        uint8_t *hit = e->p;
+        emit_op_rm(e, 0x8b, GPR_RCX, GPR_RSP, -8);
+        emit_jmp(e, pad_address(PAD_RETURNED));
+        hit[-1] = (uint8_t)(e->p - hit);
+        emit_load_gs(e, GPR_RCX, SLOT(0));
+    }
     e->now = saved;
 }
 
@@ -2049,10 +2108,11 @@ static void lower_entry(struct lower *l, struct tb *tb, enum tb_entry entry)
     if (landing || (l->tb == 0 && entry == ENTRY_RETURN)) {
         tb->pad[BY_RETURN] = emit_here(&l->e);
         tb->call_len = landing ? l->unit->insn[first - 1].len : 0;
-        emit_return_pad(&l->e, tb->pc);
+        tb->fast_return = l->replay ? tb->fast_return : has_fast_pad(tb->pc, BY_RETURN);
+        emit_return_pad(&l->e, tb->pc, tb->fast_return);
     } else if (l->tb == 0 && entry == ENTRY_INDIRECT) {
         tb->pad[BY_JUMP] = emit_here(&l->e);
-        emit_pad(&l->e, tb->pc);
+        emit_pad(&l->e, tb->pc, has_fast_pad(tb->pc, BY_JUMP));
     } else if (l->tb == 0 && entry == ENTRY_CALL) {
         tb->call_host = emit_here(&l->e);
         l->e.now = (struct roll){.rule = ROLL_DROP, .pc = tb->pc};
@@ -2194,19 +2254,24 @@ static uint8_t *cold_extend(size_t size)
     return cache.cold -= size;
 }
 
-bool jit_add_pad(struct tb *tb, enum indirect by)
+static bool add_pad(struct tb *tb, enum indirect by, bool fast)
 {
     uint8_t *p = cold_extend(80);
     if (!p)
         return false;
     struct emit e = {.p = p};
     if (by == BY_RETURN)
-        emit_return_pad(&e, tb->pc);
+        emit_return_pad(&e, tb->pc, fast);
     else
-        emit_pad(&e, tb->pc);
+        emit_pad(&e, tb->pc, fast);
     emit_jmp(&e, tb->host);
     tb->pad[by] = p;
     return true;
+}
+
+bool jit_add_pad(struct tb *tb, enum indirect by)
+{
+    return add_pad(tb, by, has_fast_pad(tb->pc, by));
 }
 
 bool jit_add_call_entry(struct tb *tb)
@@ -2228,8 +2293,7 @@ static volatile uint64_t *jump_entry(uint64_t pc)
 
 static volatile uint32_t *return_entry(uint64_t pc)
 {
-    uint32_t mask = *(const uint32_t *)RETURN_MASK;
-    return (uint32_t *)RETURN_TABLE + (mask ? (pc & mask) >> 2 : pc & 0xffff);
+    return (uint32_t *)RETURN_TABLE + return_index(pc);
 }
 
 /* Where the tables send branches to pc now; pads for those that lead nowhere. */
@@ -2256,11 +2320,23 @@ bool jit_table_has(const struct tb *tb, enum indirect by)
     return tb->pad[by] && table_get(tb->pc, by) == tb->pad[by];
 }
 
-/* Only targets that share an entry are in the large table, so that it takes few pages. */
+/* The load of a fast pad, which no guest instruction lowers to. */
+static const uint8_t pad_load[] = {0x65, 0x48, 0x8b, 0x89};
+
+static bool is_fast_jump(const uint8_t *pad)
+{
+    return !memcmp(pad + GS_LOAD_LEN, pad_load, sizeof(pad_load));
+}
+
+/* Only targets that share an entry are in the large table, so that it takes few pages. Of returns
+ * the fast pads that come to share one are found when they fault. */
 void jit_table_set(struct tb *tb, enum indirect by)
 {
-    if (table_get(tb->pc, by) != table_nowhere(by) && !jit_table_has(tb, by))
+    if (table_get(tb->pc, by) != table_nowhere(by) && !jit_table_has(tb, by)) {
         set_large_entry(tb->pc, tb->host);
+        if (by == BY_JUMP && is_fast_jump(tb->pad[by]) && !add_pad(tb, by, false))
+            return;
+    }
     table_put(tb->pc, by, tb->pad[by]);
 }
 
@@ -2369,8 +2445,50 @@ bool jit_runs_page(uint64_t host_pc, uint64_t address)
     return false;
 }
 
+/* Two jumps share the entry that has the fast pad at pad: its block gets one that compares. */
+static void share_jump(uint64_t pc, const uint8_t *pad)
+{
+    struct tb *tb = tb_lookup(pc);
+    while (tb && (tb->pc != pc || tb->pad[BY_JUMP] != pad))
+        tb = tb->next;
+    if (table_get(pc, BY_JUMP) == pad)
+        table_put(pc, BY_JUMP,
+                  tb && add_pad(tb, BY_JUMP, false) ? tb->pad[BY_JUMP] : table_nowhere(BY_JUMP));
+}
+
+/* Two returns do: the blocks that they lead to are to be translated anew. */
+static void share_return(uint64_t pc, uint64_t other)
+{
+    shared_returns[return_index(pc) / 8] |= (uint8_t)(1u << return_index(pc) % 8);
+    tb_invalidate(pc, 1);
+    tb_invalidate(other, 1);
+}
+
+/* At the load of a fast pad, which rcx says is another target's; that goes to the large table. */
+static bool leave_fast_pad(struct host_state *state)
+{
+    const uint8_t *load = (const uint8_t *)state->pc;
+    uint64_t target = state->reg[GPR_RCX];
+    int32_t disp;
+    if (memcmp(load, pad_load, sizeof(pad_load)) != 0)
+        return false;
+    memcpy(&disp, load + sizeof(pad_load), sizeof(disp));
+    uint64_t pc = (uint64_t)(SLOT(0) - disp);
+    bool returns = load[-1] == POP_RCX;
+    tb_lock();
+    if (returns)
+        share_return(pc, target);
+    else
+        share_jump(pc, load - GS_LOAD_LEN);
+    tb_unlock();
+    state->pc = (uintptr_t)pad_address(returns ? PAD_RETURNED : PAD_MISS);
+    return true;
+}
+
 enum stop jit_fault(struct cpu *cpu, struct host_state *state, uint64_t address)
 {
+    if (leave_fast_pad(state))
+        return STOP_RESUME;
     struct roll roll;
     uint64_t next;
     if (!find_roll(state->pc, &roll, &next))

@@ -79,7 +79,8 @@ static uint64_t cut(uint64_t n, unsigned size)
 static bool in_arena(uint64_t address)
 {
     for (int i = 0; i < cpu_count(); i++)
-        if (address - (uintptr_t)cpu_by_index((unsigned)i) < SCOREBOARD_OFFSET + SCOREBOARD_MAX)
+        if (address - (uintptr_t)cpu_by_index((unsigned)i) - (uint64_t)SCOREBOARD_OFFSET <
+            SCOREBOARD_MAX)
             return true;
     return false;
 }

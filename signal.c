@@ -21,6 +21,7 @@
 #include "emu.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -90,6 +91,7 @@ struct signal_state {
     bool pushes_flags;  /* the instruction that is being stepped over does */
     bool held;          /* an asynchronous signal waits; all are blocked on the host */
     bool told;          /* plugins have heard of what waits */
+    bool give_back;     /* the guest blocks what waits: it goes back to the kernel */
     siginfo_t info;     /* that signal */
     uint64_t mask;      /* and the guest's mask meanwhile */
     uint64_t sync_mask; /* synchronous signals that the guest blocks */
@@ -156,6 +158,17 @@ static void mirror_action(int sig)
         host.flags = guest->flags & (SA_NOCLDSTOP | SA_NOCLDWAIT);
     }
     set_host_action(sig, &host);
+}
+
+bool signal_has_tracer(void)
+{
+    char text[1024] = "";
+    int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+    const char *tracer = n > 0 ? strstr(text, "TracerPid:") : NULL;
+    if (fd >= 0)
+        close(fd);
+    return tracer && strtol(strchr(tracer, ':') + 1, NULL, 10) != 0;
 }
 
 void signal_init(void)
@@ -235,7 +248,7 @@ static void release_held(struct cpu *cpu)
     struct signal_state *state = cpu->signals;
     if (state->held)
         queue_signal(&state->info);
-    state->held = state->told = false;
+    state->held = state->told = state->give_back = false;
     cpu->pending = 0;
 }
 
@@ -550,6 +563,29 @@ static bool is_between(uint64_t pc, const char *start, const char *end)
     return pc >= (uintptr_t)start && pc < (uintptr_t)end;
 }
 
+/* Gives a sent signal back to the kernel, for this thread or for any of the process. */
+static void block_sent_signal(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
+{
+    cpu->signals->sent_mask |= BIT(info->si_signo);
+    *context_mask(uc) |= BIT(info->si_signo);
+    if (info->si_code == SI_TKILL)
+        queue_signal(info);
+    else
+        syscall(SYS_rt_sigqueueinfo, getpid(), info->si_signo, info);
+}
+
+/* The state in uc is the guest's, which goes on there, but not in the code that it is in. */
+static void give_back_signal(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc, uint64_t mask)
+{
+    greg_t *reg = uc->uc_mcontext.gregs;
+    cpu->signals->give_back = false;
+    cpu->pc = (uint64_t)reg[REG_RIP];
+    reg[REG_EFL] &= ~FLAG_TF;
+    reg[REG_RIP] = (greg_t)jit_lookup_pad();
+    set_context_mask(cpu->signals, uc, mask);
+    block_sent_signal(cpu, info, uc);
+}
+
 /* The state in uc is the guest's: goes to the handler of a signal that came from outside. */
 static void deliver(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
 {
@@ -558,7 +594,10 @@ static void deliver(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
     cpu->signals->held = cpu->signals->told = false;
     cpu->pending = 0;
     cpu->steps = 0;
-    enter_handler(cpu, &copy, uc, mask, false);
+    if (cpu->signals->give_back)
+        give_back_signal(cpu, &copy, uc, mask);
+    else
+        enter_handler(cpu, &copy, uc, mask, false);
 }
 
 /* The same for a fault of the guest's instruction; a held signal comes after it. */
@@ -692,15 +731,18 @@ static bool is_sent_to_blocked(const struct cpu *cpu, const siginfo_t *info, uco
            (state->sync_mask & bit || state->closed || state->held);
 }
 
-/* Gives it back to the kernel, for this thread or for any of the process. */
-static void block_sent_signal(struct cpu *cpu, const siginfo_t *info, ucontext_t *uc)
+/* Before the host blocks the signal of faults, code that relies on them is left behind: this one
+ * waits for that, and what waits already comes again. In C that happens by itself. */
+static bool must_leave_first(struct cpu *cpu, const siginfo_t *info)
 {
-    cpu->signals->sent_mask |= BIT(info->si_signo);
-    *context_mask(uc) |= BIT(info->si_signo);
-    if (info->si_code == SI_TKILL)
-        queue_signal(info);
-    else
-        syscall(SYS_rt_sigqueueinfo, getpid(), info->si_signo, info);
+    struct signal_state *state = cpu->signals;
+    if (info->si_signo != SIGSEGV || !jit_stop_faults() || state->closed || state->request)
+        return false;
+    if (state->held)
+        queue_signal(&state->info);
+    state->info = *info;
+    state->give_back = state->told = true;
+    return true;
 }
 
 /* A step towards the next guest instruction: in the cache, on the way in, or out of it. */
@@ -963,7 +1005,7 @@ void signal_handle(int sig, siginfo_t *info, ucontext_t *uc)
         ;
     else if (SYNC_MASK & BIT(sig) && info->si_code > 0)
         handle_fault(cpu, sig, info, uc);
-    else if (is_sent_to_blocked(cpu, info, uc))
+    else if (is_sent_to_blocked(cpu, info, uc) && !must_leave_first(cpu, info))
         block_sent_signal(cpu, info, uc);
     else if (jit_in_cache(pc))
         interrupt_cache(cpu, info, uc);
@@ -1015,6 +1057,7 @@ void signal_cancel_fault(struct cpu *cpu)
 void signal_be_traced(void)
 {
     is_traced = true;
+    jit_stop_faults();
 }
 
 /* A fault that was found in C stops a traced process by a signal of the host's, as dying of it

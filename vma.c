@@ -110,6 +110,29 @@ static void remove_range(uint64_t start, uint64_t end)
     delete_range(from, to);
 }
 
+/* ---- what is in emu's way ---- */
+
+#define LOW_END  (1ull << 32)
+#define HALF_END (1ull << 46)
+#define HIGH_END (1ull << 47) /* addresses that only a hint gets, with five levels of pages */
+
+static struct {
+    uint64_t start, end;
+} clear; /* all that is to be kept clear, and what lies between */
+static bool crowded;
+
+static bool overlap(uint64_t start, uint64_t end, uint64_t from, uint64_t to)
+{
+    return start < to && from < end;
+}
+
+static void note_place(const struct vma *vma)
+{
+    if (overlap(vma->start, vma->end, clear.start, clear.end) || vma->end > HIGH_END ||
+        (vma->prot & PROT_EXEC && overlap(vma->start, vma->end, LOW_END, HALF_END)))
+        __atomic_store_n(&crowded, true, __ATOMIC_RELAXED);
+}
+
 /* ---- the interface ---- */
 
 static void begin_change(void)
@@ -124,6 +147,7 @@ void vma_add(uint64_t start, uint64_t len, int prot, int flags)
     remove_range(start, start + len);
     size_t i = index_above(start);
     insert_at(i, (struct vma){start, start + len, prot, flags & KEPT_FLAGS});
+    note_place(&vmas[i]);
     note_change(i, i + 1);
     merge_range(i, i + 1);
     lock_release(&lock);
@@ -141,8 +165,10 @@ void vma_protect(uint64_t start, uint64_t len, int prot)
     begin_change();
     size_t from = split_at(start), to = split_at(start + len);
     note_change(from, to);
-    for (size_t i = from; i < to; i++)
+    for (size_t i = from; i < to; i++) {
         vmas[i].prot = prot;
+        note_place(&vmas[i]);
+    }
     note_change(from, to);
     merge_range(from, to);
     lock_release(&lock);
@@ -204,6 +230,36 @@ unsigned vma_generation(void)
     unsigned now = generation;
     lock_release(&lock);
     return now;
+}
+
+/* emu's own mappings are not in the list: they go where the kernel puts one now. */
+static uint64_t find_own_place(void)
+{
+    void *page =
+        mmap(NULL, GUEST_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (page == MAP_FAILED)
+        return 0;
+    munmap(page, GUEST_PAGE);
+    return (uintptr_t)page;
+}
+
+void vma_keep_clear(uint64_t start, uint64_t end)
+{
+    uint64_t own = find_own_place();
+
+    lock_take(&lock);
+    clear.start = clear.end && clear.start < start ? clear.start : start;
+    clear.end = clear.end > end ? clear.end : end;
+    note_place(&(struct vma){.start = own, .end = own + GUEST_PAGE});
+    for (size_t i = 0; i < vma_count; i++)
+        note_place(&vmas[i]);
+    lock_release(&lock);
+}
+
+bool vma_is_crowded(void)
+{
+    return __atomic_load_n(&crowded, __ATOMIC_RELAXED);
 }
 
 void vma_lock(void)

@@ -55,6 +55,7 @@ static const struct program programs[] = {
     {"riprel",              0, {"riprel"}},
     {"calls",               0, {"calls"}},
     {"branches",            0, {"branches"}},
+    {"collide",             0, {"collide"}},
     {"far",                 0, {"far"}},
     {"strings",             0, {"strings"}},
     {"repeats",             0, {"repeats"}},
