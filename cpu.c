@@ -65,6 +65,7 @@ static bool map_in_window(uint64_t cpu)
     return true;
 }
 
+/* In the next window that is free. Once there is none left, generated code does without. */
 static struct cpu *map_cpu(void)
 {
     static uint64_t next = CPU_WINDOWS_END - CPU_WINDOW_ABOVE;

@@ -26,10 +26,11 @@
 #define CPU_VEC          384 /* zmm0-31, then k0-7 */
 #define CPU_VEC_K        (CPU_VEC + 2048)
 
-/* Where jit_exit_miss looks a target up: 2^LARGE_BITS entries of 16 bytes at LARGE_TABLE, by the
- * bits from the third on: code that lies together touches few pages. */
+/* Where jit_exit_miss looks a target up: entries of 16 bytes at LARGE_TABLE, by the low bits and
+ * those above: targets that share an entry of a table in jit_x86_64.c have the low ones in common. */
 #define LARGE_TABLE      0x34600000
-#define LARGE_BITS       16
+#define LARGE_MASK       0xffff
+#define LARGE_SHIFT      15
 
 /* cpu->features */
 #define FEATURE_FSGSBASE 1

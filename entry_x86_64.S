@@ -252,8 +252,11 @@ return_to_site:                 /* the processor has predicted this return, othe
     mov %rdx, GS(CPU_SLOT+8*3)
     lahf
     seto %al
-    lea (,%rcx,4), %edx
-    and $(((1<<LARGE_BITS)-1)<<4), %edx
+    mov %ecx, %edx
+    shr $LARGE_SHIFT, %edx
+    xor %ecx, %edx
+    and $LARGE_MASK, %edx
+    shl $4, %edx
     cmp %rcx, LARGE_TABLE(%rdx)
     jne 1f
     mov LARGE_TABLE+8(%rdx), %rdx

@@ -65,7 +65,7 @@ _Static_assert(FAST_PADS_END <= CPU_WINDOW_BELOW, "what their pads load lies in 
 #define JUMP_TABLE      LOW_TABLES
 #define JUMP_TABLE_SIZE 65536
 #define ROUTES          (JUMP_TABLE + JUMP_TABLE_SIZE * 8) /* enum syscall_route per number */
-#define LARGE_SIZE      (16ull << LARGE_BITS)
+#define LARGE_SIZE      (16ull * (LARGE_MASK + 1))
 #define ROUTE_COUNT     65536 /* by the low half of eax */
 #define UNKNOWN_SYSCALL 1024  /* this and all above are none of the kernel's */
 #define PADS            (ROUTES + ROUTE_COUNT)
@@ -280,7 +280,7 @@ void jit_init(void)
 
 static volatile uint64_t *large_entry(uint64_t pc)
 {
-    return (uint64_t *)LARGE_TABLE + 2 * (pc >> 2 & ((1u << LARGE_BITS) - 1));
+    return (uint64_t *)LARGE_TABLE + 2 * ((pc ^ (uint32_t)pc >> LARGE_SHIFT) & LARGE_MASK);
 }
 
 /* An empty entry is one that its own pc cannot have: 0 but for the entry of 0. */
