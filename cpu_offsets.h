@@ -27,7 +27,7 @@
 #define CPU_VEC_K        (CPU_VEC + 2048)
 
 /* Where jit_exit_miss looks a target up: entries of 16 bytes at LARGE_TABLE, by the low bits and
- * those above: targets that share an entry of a table in jit_x86_64.c have the low ones in common. */
+ * those above, as targets that share an entry of a smaller table have the low ones in common. */
 #define LARGE_TABLE      0x34600000
 #define LARGE_MASK       0xffff
 #define LARGE_SHIFT      15
