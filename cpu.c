@@ -34,30 +34,27 @@ static int next_index(void)
     return i;
 }
 
-/* Memory at start, or anywhere if that is 0. False: something is there. */
-static bool map_zeros(uint64_t *start, size_t size)
+/* Zeros at start, or anywhere if that is 0; NULL: something is there. */
+static uint8_t *map_zeros(uint64_t start, size_t size)
 {
-    int fixed = *start ? MAP_FIXED_NOREPLACE : 0;
-    void *p = mmap((void *)*start, size, PROT_READ | PROT_WRITE,
+    int fixed = start ? MAP_FIXED_NOREPLACE : 0;
+    void *p = mmap((void *)start, size, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
     if (p == MAP_FAILED && errno != EEXIST)
         die("out of memory for a virtual CPU: %s", strerror(errno));
-    if (*start && p != (void *)*start) {
-        if (p != MAP_FAILED)
-            munmap(p, size);
-        return false;
-    }
-    *start = (uintptr_t)p;
-    return true;
+    if (p == MAP_FAILED || !start || p == (void *)start)
+        return p == MAP_FAILED ? NULL : p;
+    munmap(p, size); /* a kernel that takes the place for a hint */
+    return NULL;
 }
 
 /* Without plugins there are no scoreboards: limits on address space count them. */
 static bool map_in_window(uint64_t cpu)
 {
-    uint64_t scores = cpu + (uint64_t)SCOREBOARD_OFFSET;
-    if (!map_zeros(&cpu, CPU_SIZE))
+    if (!map_zeros(cpu, CPU_SIZE))
         return false;
-    if (plugin_is_loaded() && !map_zeros(&scores, SCOREBOARD_MAX + CELLS_SIZE)) {
+    if (plugin_is_loaded() &&
+        !map_zeros(cpu + (uint64_t)SCOREBOARD_OFFSET, SCOREBOARD_MAX + CELLS_SIZE)) {
         munmap((void *)cpu, CPU_SIZE);
         return false;
     }
@@ -76,9 +73,8 @@ static struct cpu *map_cpu(void)
             return (struct cpu *)cpu;
     }
     jit_stop_faults();
-    uint64_t start = 0, size = plugin_is_loaded() ? (uint64_t)-SCOREBOARD_OFFSET : 0;
-    map_zeros(&start, size + CPU_SIZE);
-    return (struct cpu *)(start + size);
+    size_t below = plugin_is_loaded() ? (size_t)-SCOREBOARD_OFFSET : 0;
+    return (struct cpu *)(void *)(map_zeros(0, below + CPU_SIZE) + below);
 }
 
 struct cpu *cpu_create(void)

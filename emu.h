@@ -389,9 +389,11 @@ struct cpu {
 };
 /* Each cpu is alone in a window of address space, so that generated code can check a guest address
  * by a load from the cpu: with another address it leads elsewhere in the window, and faults
- * (jit_x86_64.c, fast pads). Windows follow each other downwards from CPU_WINDOWS_END, which is
- * below the first TiB that the kernel gives away and above all that sanitizers reserve. They are no
- * multiple of 4 GiB apart: a bug may have overwritten half of the address. */
+ * (jit_x86_64.c, fast pads). Windows follow each other downwards from CPU_WINDOWS_END: below the
+ * first TiB that the kernel gives away, where it does not place that more at random than by default
+ * (vm.mmap_rnd_bits; vma.c notices), and above all that sanitizers reserve. They are no multiple of
+ * 4 GiB apart: a bug may have overwritten half of the address. tests/guest/collide.c knows where
+ * the first one is. */
 #define CPU_SIZE          0x10000ull
 #define CPU_WINDOW_BELOW  0x40000000ull  /* from the cpu down: the largest address to check for */
 #define CPU_WINDOW_ABOVE  0x100000000ull /* from the cpu up: how far above it another may be */

@@ -59,7 +59,7 @@
 /* The same in the cold part: a stub for each exit, a call thunk, a constant. */
 #define MAX_INSN_COLD 192
 
-#define FAST_PADS_END LOW_TABLES /* of code below */
+#define FAST_PADS_END LOW_TABLES /* code from there on has none */
 _Static_assert(FAST_PADS_END <= CPU_WINDOW_BELOW, "what their pads load lies in the window");
 
 #define JUMP_TABLE      LOW_TABLES

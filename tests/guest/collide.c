@@ -15,6 +15,7 @@
 #define SIZE   0x1000ul
 #define ROUNDS 40
 #define COUNT  (sizeof places / sizeof *places)
+#define CPU    0x7eef00000000 /* emu.h: CPU_WINDOWS_END - CPU_WINDOW_ABOVE */
 
 /* From how far on addresses are alike: in their low 16, 18, 20 and 32 bits. */
 static const uint64_t places[] = {LOW, LOW + 0x10000, LOW + 0x40000, LOW + 0x100000,
@@ -22,8 +23,8 @@ static const uint64_t places[] = {LOW, LOW + 0x10000, LOW + 0x40000, LOW + 0x100
 
 /* run(n): n rounds of a call, in which the carry and rcx come back, of two whose places of return
  * are two bytes apart, and of a jump, which takes rcx and the zero flag along; the sum of what came
- * and where. first_landing is where the call returns, go_to(place) leads where it
- * says by a return, leap_to(place) by a jump. */
+ * and where. first_landing is where the call returns, go_to(place) leads where it says by a return,
+ * leap_to(place) by a jump. */
 __asm__(".pushsection .text\n"
         "run:    lea run(%rip), %rax\n"
         "again:  mov %rdi, %rcx\n"
@@ -126,17 +127,17 @@ static void stay(void)
     run_all("stayed");
 }
 
-/* Maps what LOW's check would find for LOW + 0x100000 (emu.h: where the first cpu is). */
+/* Maps what LOW's check would find for LOW + 0x100000. */
 static void crowd_window(void)
 {
-    printf("mapped %d\n", map(0x7eef00000000 + 0x100000, 0x10000));
+    printf("mapped %d\n", map(CPU + 0x100000, 0x10000));
     run_each("crowded", (uint64_t[]){LOW, LOW + 0x100000}, 2);
 }
 
 /* The same for LOW + 4 GiB. */
 static void run_in_the_middle(void)
 {
-    printf("mapped %d\n", map(0x7eef00000000 + 0x100000000, 0x10000));
+    printf("mapped %d\n", map(CPU + 0x100000000, 0x10000));
     add_place(LOW + 0x100000000);
     run_each("middle", (uint64_t[]){LOW, LOW + 0x100000000}, 2);
 }
