@@ -559,6 +559,8 @@ enum { READ_AHEAD = 40 };
 /* What makes every instruction special. */
 enum { PREFIX_REFINES = PREFIX_LOCK | PREFIX_67 | PREFIX_FS | PREFIX_GS };
 
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
 /* The state of decoding. Only functions that are inlined take its address: it stays in registers.
  */
 struct fields {
@@ -566,12 +568,10 @@ struct fields {
     unsigned prefixes;        /* set of PREFIX_* */
     unsigned rep;             /* the last of F3 and F2, as pp: 2, 3; 0 if none */
     unsigned rex;             /* W R X B as in a REX byte: 8 4 2 1 */
-    unsigned high_bytes;      /* all bits: byte registers 4 to 7 are ah ch dh bh (no REX, VEX) */
     unsigned pp;
     unsigned high_reg, high_rm; /* EVEX: 16 */
     unsigned entry;             /* index into opcode_index */
     unsigned op_log;            /* operand size, log2 */
-    uint32_t regs;              /* general registers so far: REGS_READ, REGS_WRITTEN */
     enum seg seg;               /* of memory operands that a prefix can override */
     bool memory;                /* ModRM is a memory operand */
 };
@@ -620,21 +620,22 @@ static struct prefixes scan_all_prefixes(const uint8_t *code)
     return f;
 }
 
-static inline void scan_prefixes(struct fields *f)
+static ALWAYS_INLINE void scan_rex(struct fields *f)
 {
     unsigned is_rex = *f->p >> 4 == 4;
     f->rex = *f->p & (0 - is_rex);
     f->p += is_rex;
-    if (byte_class[*f->p] == BYTE_PREFIX) {
-        struct prefixes all = scan_all_prefixes(f->start);
-        f->p = f->start + all.len;
-        f->prefixes = all.set;
-        f->rex = all.rex;
-        f->rep = all.rep;
-        f->pp = all.rep ? all.rep : all.set & PREFIX_66;
-        f->seg = all.set & PREFIX_GS ? SEG_GS : all.set & PREFIX_FS ? SEG_FS : SEG_NONE;
-    }
-    f->high_bytes = f->rex ? 0 : ~0u;
+}
+
+static inline void scan_prefixes(struct fields *f)
+{
+    struct prefixes all = scan_all_prefixes(f->start);
+    f->p = f->start + all.len;
+    f->prefixes = all.set;
+    f->rex = all.rex;
+    f->rep = all.rep;
+    f->pp = all.rep ? all.rep : all.set & PREFIX_66;
+    f->seg = all.set & PREFIX_GS ? SEG_GS : all.set & PREFIX_FS ? SEG_FS : SEG_NONE;
 }
 
 /* Bytes from ModRM to the end of the displacement. */
@@ -650,7 +651,7 @@ static unsigned modrm_length(const uint8_t *p)
 }
 
 /* Behind 0F. Of 0F 0F the opcode follows the operands. */
-static inline void select_0f(struct fields *f, struct insn *in)
+static ALWAYS_INLINE void select_0f(struct fields *f, struct insn *in)
 {
     unsigned byte = *f->p++;
     unsigned index = INDEX_OF, map = 1;
@@ -722,17 +723,16 @@ static inline void select_vex(struct fields *f, struct insn *in, unsigned escape
     bool legal = !f->rex && !(f->prefixes & (PREFIX_66 | PREFIX_F2 | PREFIX_F3 | PREFIX_LOCK));
     unsigned index = escape == 0x62 ? parse_evex(f, in) : parse_vex(f, in, escape);
     unsigned byte = *f->p++;
-    f->high_bytes = 0;
     in->opcode = (uint8_t)byte;
     f->entry = (index && legal ? index : INDEX_NOTHING) + byte * 8 + f->pp + (f->rex >> 3) * 4;
 }
 
-static inline void select_opcode(struct fields *f, struct insn *in)
+static ALWAYS_INLINE void select_opcode(struct fields *f, struct insn *in, bool vex)
 {
     unsigned byte = *f->p++;
     if (byte_class[byte] == BYTE_0F) {
         select_0f(f, in);
-    } else if (byte_class[byte] == BYTE_VEX && (byte != 0x8F || (*f->p & 31) >= 8)) {
+    } else if (vex && byte_class[byte] == BYTE_VEX && (byte != 0x8F || (*f->p & 31) >= 8)) {
         select_vex(f, in, byte);
     } else {
         in->map = 0;
@@ -741,7 +741,7 @@ static inline void select_opcode(struct fields *f, struct insn *in)
     }
 }
 
-static inline const struct opcode *find_row(const struct insn *in, const struct fields *f)
+static ALWAYS_INLINE const struct opcode *find_row(const struct insn *in, const struct fields *f)
 {
     struct entry entry = opcode_index[f->entry];
     if (!entry.mask)
@@ -841,7 +841,8 @@ static bool register_illegal(const struct insn *in, const struct opcode *row)
 }
 
 /* f->p is at ModRM, if there is one. */
-static inline bool is_illegal(struct insn *in, const struct opcode *row, const struct fields *f)
+static ALWAYS_INLINE bool is_illegal(struct insn *in, const struct opcode *row,
+                                     const struct fields *f)
 {
     if (!(row->form & ROW_REG_OK << f->memory))
         return true;
@@ -858,16 +859,11 @@ static void set_illegal(struct insn *in, size_t len, enum insn_kind kind)
     in->kind = (uint8_t)kind;
     in->len = (uint8_t)(len > MAX_LEN ? MAX_LEN : len);
     in->row = NULL;
-    in->nmem = 0;
     in->rip_relative = false;
     in->flags = INSN_ENDS_TB;
-    in->regs_read = 0xFFFF;
-    in->regs_written = 0;
-    in->flags_read = ALL_FLAGS;
-    in->flags_written = in->flags_undefined = 0;
 }
 
-/* ---- operands ------------------------------------------------------------------------------- */
+/* ---- form: what the bytes are --------------------------------------------------------------- */
 
 /* Offset of the next byte, 0 if size is 0. */
 static inline unsigned offset_if(const struct fields *f, unsigned size)
@@ -875,35 +871,226 @@ static inline unsigned offset_if(const struct fields *f, unsigned size)
     return (unsigned)(f->p - f->start) & (0u - (size != 0));
 }
 
+/* SIB and displacement of the ModRM memory operand; f->p is behind ModRM. */
+static ALWAYS_INLINE void parse_address(struct insn *in, struct fields *f, unsigned modrm)
+{
+    unsigned shape = modrm_shape[modrm], size = shape & SHAPE_DISP;
+    if (shape & SHAPE_SIB && (*f->p++ & 7) == 5 && modrm < 0x40)
+        size = 4;
+    in->rip_relative = shape / SHAPE_RIP & 1;
+    in->disp_off = (uint8_t)offset_if(f, size);
+    in->disp_size = (uint8_t)size;
+    f->p += size;
+}
+
+/* ModRM and, if it says memory, the address; false if the instruction is illegal. An instruction
+ * without ModRM passes through unchanged. */
+static ALWAYS_INLINE bool parse_modrm(struct insn *in, const struct opcode *row, struct fields *f)
+{
+    unsigned modrm = *f->p, has_modrm = row->form & ROW_MODRM;
+    f->memory = modrm < row->memory_below;
+    in->modrm = (uint8_t)modrm;
+    in->modrm_off = (uint8_t)offset_if(f, has_modrm);
+    in->reg = (uint8_t)((modrm >> 3 & 7) | (f->rex & 4) << 1 | f->high_reg);
+    in->rm = (uint8_t)((modrm & 7) | (f->rex & 1) << 3 | f->high_rm);
+    if (is_illegal(in, row, f)) {
+        f->p += has_modrm + (row->form & ROW_VSIB ? 1 : 0); /* SIB was looked at */
+        return false;
+    }
+    f->p += has_modrm;
+    if (f->memory)
+        parse_address(in, f, modrm);
+    return true;
+}
+
+static ALWAYS_INLINE void parse_immediates(struct insn *in, const struct opcode *row,
+                                           struct fields *f)
+{
+    unsigned size = row->imm_sizes >> 4 * f->op_log & 15;
+    if (row->imm == IMM_MOFFS && f->prefixes & PREFIX_67)
+        size = 4;
+    in->imm_off = (uint8_t)offset_if(f, size);
+    in->imm_size = (uint8_t)size;
+    in->imm = (uint64_t)sign_extend(load64(f->p), size);
+    f->p += size + row->imm2_size;
+}
+
+/* A move to or from a segment register. QEMU ends its block behind a load. */
+static void flag_segment(struct insn *in, const struct opcode *row)
+{
+    bool load = OPERAND_PLACE(row->op[0]) == AT_REG;
+    unsigned seg = in->reg & 7;
+    if (seg == 5)
+        in->flags |= INSN_SETS_GS;
+    if (seg == 4 && load)
+        in->flags |= INSN_SETS_FS;
+    if (load && seg < 4)
+        in->flags |= INSN_ENDS_TB;
+}
+
+/* What the row alone does not say, for rows with ROW_REFINE. */
+static ALWAYS_INLINE void refine_form(struct insn *in, const struct opcode *row,
+                                      const struct fields *f)
+{
+    if (row->attr & MOVSEG)
+        flag_segment(in, row);
+    if (row->attr & STRING && f->rep)
+        in->flags |= INSN_ENDS_TB | (f->rep == 2 ? INSN_REP : INSN_REPNE);
+    if (row->imm == IMM_MOFFS && f->prefixes & PREFIX_67)
+        in->imm &= 0xFFFFFFFF;
+}
+
+/* True if a segment prefix applies to one of the memory operands. */
+static bool has_segment(const struct opcode *row, bool memory)
+{
+    const struct implicit *effect = &implicits[row->implicit];
+    if ((memory && row->mem_access) || row->imm == IMM_MOFFS)
+        return true;
+    for (unsigned i = 0; i < effect->count; i++)
+        if (effect->mem[i].segment)
+            return true;
+    return false;
+}
+
+/* Flags that depend on prefixes. */
+static ALWAYS_INLINE void flag_prefixes(struct insn *in, const struct opcode *row,
+                                        const struct fields *f)
+{
+    if (f->prefixes & PREFIX_LOCK)
+        in->flags |= INSN_LOCK;
+    if (f->prefixes & PREFIX_67)
+        in->flags |= INSN_ADDR32;
+    if (in->evex & EVEX_AAA)
+        in->flags |= INSN_USES_MASK;
+    if (f->seg != SEG_NONE && has_segment(row, f->memory))
+        in->flags |= f->seg == SEG_GS ? INSN_USES_GS : INSN_USES_FS;
+}
+
+/* Everything behind the opcode. */
+static ALWAYS_INLINE void decode_rest(struct insn *in, const struct opcode *row, struct fields *f)
+{
+    f->op_log = row->op_logs >> ((f->prefixes & PREFIX_66) * 2 + (f->rex & 8) / 2) & 3;
+    in->opsize = (uint8_t)(1u << f->op_log);
+    if (!parse_modrm(in, row, f)) {
+        set_illegal(in, (size_t)(f->p - f->start), INSN_ILLEGAL);
+        return;
+    }
+    parse_immediates(in, row, f);
+    f->p += in->map == MAP_3DNOW;
+    size_t len = (size_t)(f->p - f->start);
+    if (len > MAX_LEN) {
+        set_illegal(in, len, INSN_PRIV);
+        return;
+    }
+    in->len = (uint8_t)len;
+    in->kind = row->kind;
+    in->flags = row->flags;
+    in->target = in->pc + len + in->imm;
+    if (row->form & ROW_REFINE)
+        refine_form(in, row, f);
+    if (f->prefixes & PREFIX_REFINES || in->evex)
+        flag_prefixes(in, row, f);
+}
+
+/* f->p is behind the prefixes; what can be is VEX, EVEX or XOP if vex. */
+static ALWAYS_INLINE void decode_opcode(struct insn *in, struct fields *f, bool vex)
+{
+    in->prefix_len = (uint8_t)(f->p - f->start);
+    in->rex = (uint8_t)f->rex;
+    in->prefixes = (uint8_t)f->prefixes;
+    in->enc = ENC_LEGACY;
+    in->vvvv = in->vec_len = in->evex = 0;
+    in->disp_off = in->disp_size = 0;
+    in->rip_relative = false;
+    if (f->p - f->start >= MAX_LEN) {
+        set_illegal(in, MAX_LEN, INSN_PRIV);
+        return;
+    }
+    select_opcode(f, in, vex);
+    in->wrxb = f->rex & 15;
+    in->row = find_row(in, f);
+    if (in->row->kind == INSN_ILLEGAL)
+        set_illegal(in, (size_t)(f->p + 1 - f->start), INSN_ILLEGAL);
+    else
+        decode_rest(in, in->row, f);
+}
+
+static __attribute__((noinline)) void decode_special(struct insn *in, const uint8_t *code)
+{
+    struct fields f = {.start = code, .p = code};
+    scan_rex(&f);
+    if (byte_class[*f.p] == BYTE_PREFIX)
+        scan_prefixes(&f);
+    decode_opcode(in, &f, true);
+}
+
+/* Most instructions have no prefix but REX: for them the compiler lays out the rest once more,
+ * without what prefixes and VEX ask for. */
+static inline void decode_bytes(struct insn *in, const uint8_t *code)
+{
+    struct fields f = {.start = code, .p = code};
+    scan_rex(&f);
+    if (byte_class[*f.p] <= BYTE_0F)
+        decode_opcode(in, &f, false);
+    else
+        decode_special(in, code);
+}
+
+/* Few bytes are left: gives the decoder more to look at. */
+static __attribute__((noinline)) int decode_padded(struct insn *in, const uint8_t *code,
+                                                   size_t limit)
+{
+    uint8_t padded[READ_AHEAD] = {0};
+    memcpy(padded, code, limit < MAX_LEN ? limit : MAX_LEN);
+    decode_bytes(in, padded);
+    return in->len <= limit ? DECODE_OK : DECODE_PARTIAL;
+}
+
+int decode_form(struct insn *in, const uint8_t *code, size_t limit, uint64_t pc)
+{
+    in->pc = pc;
+    if (limit < READ_AHEAD)
+        return decode_padded(in, code, limit);
+    decode_bytes(in, code);
+    return DECODE_OK;
+}
+
+/* ---- effects: what it does ------------------------------------------------------------------ */
+
 static inline uint32_t gpr_bit(int reg)
 {
     return 1u << (reg & 31) & 0xFFFF; /* nothing for REG_NONE and REG_PC */
 }
 
-/* Fills in the address of the ModRM memory operand; f->p is behind ModRM. */
-static inline void parse_address(struct insn *in, struct mem_op *m, const struct opcode *row,
-                                 struct fields *f, unsigned modrm)
+static enum seg segment_of(const struct insn *in)
 {
-    unsigned shape = modrm_shape[modrm], size = shape & SHAPE_DISP;
-    unsigned has_sib = shape / SHAPE_SIB & 1, sib = *f->p & (0 - has_sib);
-    unsigned low_base = (has_sib ? sib : modrm) & 7;
-    int base = (int)(low_base | (f->rex & 1) << 3);
-    int index = (int)((sib >> 3 & 7) | (f->rex & 2) << 2);
-    unsigned no_index = (has_sib ^ 1) | ((index == 4) & !(row->form & ROW_VSIB));
-    f->p += has_sib;
-    in->rip_relative = shape / SHAPE_RIP & 1;
-    if ((low_base == 5) & (modrm < 0x40)) {
+    return in->prefixes & PREFIX_GS ? SEG_GS : in->prefixes & PREFIX_FS ? SEG_FS : SEG_NONE;
+}
+
+/* The displacement; nothing is behind the code that may be read. */
+static int32_t load_disp(const struct insn *in, const uint8_t *code)
+{
+    const uint8_t *p = code + in->disp_off;
+    return in->disp_size == 4 ? (int32_t)load32(p) : in->disp_size ? (int8_t)*p : 0;
+}
+
+/* The address of the ModRM memory operand; returns the registers in it. */
+static uint32_t describe_address(const struct insn *in, struct mem_op *m, const uint8_t *code,
+                                 bool vsib)
+{
+    bool has_sib = (in->modrm & 7) == 4;
+    unsigned sib = has_sib ? code[in->modrm_off + 1] : 4 << 3 | (in->modrm & 7u);
+    int base = (int)((sib & 7) | (in->wrxb & 1) << 3);
+    int index = (int)((sib >> 3 & 7) | (in->wrxb & 2u) << 2);
+    if ((sib & 7) == 5 && in->modrm < 0x40)
         base = has_sib ? REG_NONE : REG_PC;
-        size = 4;
-    }
+    if (!has_sib || (index == 4 && !vsib))
+        index = REG_NONE;
     m->base = (int8_t)base;
-    m->index = (int8_t)(index | -(int)no_index);
+    m->index = (int8_t)index;
     m->scale = (uint8_t)(1u << (sib >> 6));
-    m->disp = (int32_t)sign_extend(load32(f->p), size);
-    in->disp_off = (uint8_t)offset_if(f, size);
-    in->disp_size = (uint8_t)size;
-    f->p += size;
-    f->regs |= gpr_bit(base) | (row->form & ROW_VSIB ? 0 : gpr_bit(m->index));
+    m->disp = load_disp(in, code);
+    return gpr_bit(base) | (vsib ? 0 : gpr_bit(index));
 }
 
 /* The displacement of an EVEX instruction's disp8 is in units of what is accessed. */
@@ -942,8 +1129,7 @@ static unsigned vsib_count(const struct insn *in, unsigned element)
 }
 
 /* What the attributes say of the memory operand. */
-static void shape_memory(const struct insn *in, const struct opcode *row, struct mem_op *m,
-                         unsigned rex_w)
+static void shape_memory(const struct insn *in, const struct opcode *row, struct mem_op *m)
 {
     uint64_t attr = row->attr;
     if (attr & SIGNED && m->size < 8)
@@ -961,7 +1147,7 @@ static void shape_memory(const struct insn *in, const struct opcode *row, struct
             m->index = (int8_t)(m->index | (in->vvvv & 16));
     }
     if (attr & VMASKED) { /* vmaskmov: by opcode; vpmaskmov: by W */
-        bool wide = in->opcode < 0x80 ? in->opcode & 1 : rex_w;
+        bool wide = in->opcode < 0x80 ? in->opcode & 1 : in->wrxb >> 3;
         unsigned vector = m->size;
         m->flags |= MEM_MASKED;
         m->size = wide ? 8 : 4;
@@ -969,70 +1155,35 @@ static void shape_memory(const struct insn *in, const struct opcode *row, struct
     }
 }
 
-/* The ModRM memory operand, always mem[0] at first; f->p is behind ModRM. */
-static inline void parse_memory(struct insn *in, const struct opcode *row, struct fields *f,
-                                unsigned modrm)
+/* The ModRM memory operand, always mem[0] at first; returns the registers in its address. */
+static uint32_t describe_memory(struct insn *in, const struct opcode *row, const uint8_t *code)
 {
     struct mem_op *m = &in->mem[0];
-    parse_address(in, m, row, f, modrm);
-    m->seg = (uint8_t)f->seg;
+    unsigned op_log = (unsigned)__builtin_ctz(in->opsize);
+    uint32_t regs = describe_address(in, m, code, row->form & ROW_VSIB);
+    m->seg = (uint8_t)segment_of(in);
     m->flags = row->mem_access;
-    m->size = mem_size[row->mem_size][f->op_log * 4 + in->vec_len];
+    m->size = mem_size[row->mem_size][op_log * 4 + in->vec_len];
     m->count = 1;
     m->bit_reg = 0;
     if (in->enc == ENC_EVEX)
         add_evex_memory(in, row, m);
     if (row->form & ROW_MEM_SHAPE)
-        shape_memory(in, row, m, f->rex >> 3 & 1);
+        shape_memory(in, row, m);
     in->nmem = row->mem_access != 0;
+    return regs;
 }
 
-/* The general registers in ModRM and vvvv or opcode. */
-static inline uint32_t operand_regs(const struct insn *in, const struct opcode *row,
-                                    const struct fields *f, unsigned reg, unsigned rm)
+/* The general registers in ModRM and vvvv or opcode. Without REX and VEX byte registers 4 to 7 are
+ * ah ch dh bh. */
+static uint32_t operand_regs(const struct insn *in, const struct opcode *row, bool memory)
 {
-    unsigned bytes = row->byte_regs & f->high_bytes;
-    unsigned low = ((in->opcode & 7u) | (f->rex & 1) << 3) & ~bytes;
+    unsigned bytes = in->rex || in->enc != ENC_LEGACY ? 0 : row->byte_regs;
+    unsigned low = ((in->opcode & 7u) | (in->wrxb & 1u) << 3) & ~bytes;
     unsigned third = in->enc == ENC_LEGACY ? low : in->vvvv & 15;
-    uint32_t rm_regs = f->memory ? 0 : row->gpr_rm << (rm & ~(bytes >> 3));
-    return row->gpr_reg << (reg & ~(bytes >> 6)) | row->gpr_third << third | rm_regs;
+    uint32_t rm_regs = memory ? 0 : row->gpr_rm << (in->rm & 15 & ~(bytes >> 3));
+    return row->gpr_reg << (in->reg & 15 & ~(bytes >> 6)) | row->gpr_third << third | rm_regs;
 }
-
-/* ModRM and, if it says memory, the address; false if the instruction is illegal. An instruction
- * without ModRM passes through unchanged. */
-static inline bool parse_modrm(struct insn *in, const struct opcode *row, struct fields *f)
-{
-    unsigned modrm = *f->p, has_modrm = row->form & ROW_MODRM;
-    f->memory = modrm < row->memory_below;
-    in->modrm = (uint8_t)modrm;
-    in->modrm_off = (uint8_t)offset_if(f, has_modrm);
-    unsigned reg = (modrm >> 3 & 7) | (f->rex & 4) << 1;
-    unsigned rm = (modrm & 7) | (f->rex & 1) << 3;
-    in->reg = (uint8_t)(reg | f->high_reg);
-    in->rm = (uint8_t)(rm | f->high_rm);
-    f->regs = row->gpr_fixed | operand_regs(in, row, f, reg, rm);
-    if (is_illegal(in, row, f)) {
-        f->p += has_modrm + (row->form & ROW_VSIB ? 1 : 0); /* SIB was looked at */
-        return false;
-    }
-    f->p += has_modrm;
-    if (f->memory)
-        parse_memory(in, row, f, modrm);
-    return true;
-}
-
-static inline void parse_immediates(struct insn *in, const struct opcode *row, struct fields *f)
-{
-    unsigned size = row->imm_sizes >> 4 * f->op_log & 15;
-    if (row->imm == IMM_MOFFS && f->prefixes & PREFIX_67)
-        size = 4;
-    in->imm_off = (uint8_t)offset_if(f, size);
-    in->imm_size = (uint8_t)size;
-    in->imm = (uint64_t)sign_extend(load64(f->p), size);
-    f->p += size + row->imm2_size;
-}
-
-/* ---- effects -------------------------------------------------------------------------------- */
 
 static void add_implicit_mem(struct mem_op *m, const struct implicit_mem *from, unsigned opsize,
                              enum seg seg)
@@ -1092,156 +1243,87 @@ static void refine_shift(struct insn *in, unsigned effect)
         in->flags_undefined |= FLAG_CF;
 }
 
-static void describe_moffs(struct insn *in, const struct opcode *row, const struct fields *f)
+static void describe_moffs(struct insn *in, const struct opcode *row)
 {
     bool store = OPERAND_PLACE(row->op[0]) == AT_MOFFS;
     in->mem[0] = (struct mem_op){.base = REG_NONE,
                                  .index = REG_NONE,
                                  .scale = 1,
-                                 .seg = (uint8_t)f->seg,
+                                 .seg = (uint8_t)segment_of(in),
                                  .flags = MEM_ABS64 | (store ? MEM_WRITE : MEM_READ),
                                  .size = in->opsize,
                                  .count = 1};
     in->nmem = 1;
-    if (f->prefixes & PREFIX_67)
-        in->imm &= 0xFFFFFFFF;
 }
 
-/* The string instructions' rep: counts in rcx, and flags survive if rcx is 0. */
-static void describe_rep(struct insn *in, struct fields *f)
+/* The string instructions' rep: counts in rcx, with 0 there nothing is written and flags survive.
+ */
+static uint32_t describe_rep(struct insn *in, uint32_t regs)
 {
-    in->flags |= INSN_ENDS_TB | (f->rep == 2 ? INSN_REP : INSN_REPNE);
-    f->regs |= REGS_WRITTEN(1 << GPR_RCX);
-    f->regs |= f->regs >> 16; /* with rcx = 0 nothing is written */
     if (in->flags_written) {
         in->flags_read |= ARITH_BITS;
         in->flags_written = 0;
     }
+    regs |= REGS_WRITTEN(1 << GPR_RCX);
+    return regs | regs >> 16;
 }
 
-/* A move to or from a segment register. QEMU ends its block behind a load. */
-static void describe_segment(struct insn *in, const struct opcode *row)
+/* What the row alone does not say, for rows with ROW_REFINE; returns the registers. */
+static uint32_t refine_effects(struct insn *in, const struct opcode *row, uint32_t regs)
 {
-    bool load = OPERAND_PLACE(row->op[0]) == AT_REG;
-    unsigned seg = in->reg & 7;
-    if (seg == 5)
-        in->flags |= INSN_SETS_GS;
-    if (seg == 4 && load)
-        in->flags |= INSN_SETS_FS;
-    if (load && seg < 4)
-        in->flags |= INSN_ENDS_TB;
-}
-
-/* What the row alone does not say, for rows with ROW_REFINE. */
-static inline void refine_row(struct insn *in, const struct opcode *row, struct fields *f)
-{
-    if (row->attr & MOVSEG)
-        describe_segment(in, row);
-    else if (row->imm == IMM_MOFFS)
-        describe_moffs(in, row, f);
-    else if (!(row->attr & STRING))
+    if (row->imm == IMM_MOFFS)
+        describe_moffs(in, row);
+    else if (in->flags & (INSN_REP | INSN_REPNE))
+        return describe_rep(in, regs);
+    else if (!(row->attr & (STRING | MOVSEG)))
         refine_shift(in, row->effect);
-    else if (f->rep)
-        describe_rep(in, f);
+    return regs;
 }
 
-/* Flags that depend on prefixes. */
-static inline void add_prefix_flags(struct insn *in, const struct fields *f)
+static void set_illegal_effects(struct insn *in)
 {
-    if (f->prefixes & PREFIX_LOCK)
-        in->flags |= INSN_LOCK;
-    if (f->prefixes & PREFIX_67)
-        in->flags |= INSN_ADDR32;
-    if (in->evex & EVEX_AAA)
-        in->flags |= INSN_USES_MASK;
-    for (unsigned i = 0; i < in->nmem; i++)
-        if (in->mem[i].seg != SEG_NONE)
-            in->flags |= in->mem[i].seg == SEG_GS ? INSN_USES_GS : INSN_USES_FS;
+    in->regs_read = 0xFFFF;
+    in->regs_written = 0;
+    in->flags_read = ALL_FLAGS;
+    in->flags_written = in->flags_undefined = 0;
 }
 
-/* Kind, registers, flags and implicit operands, when all bytes are known. */
-static inline void describe_insn(struct insn *in, const struct opcode *row, struct fields *f)
+void decode_effects(struct insn *in, const uint8_t *code)
 {
+    const struct opcode *row = in->row;
+    in->nmem = in->mem_index = 0;
+    if (!row) {
+        set_illegal_effects(in);
+        return;
+    }
     const struct flag_sets *flags = &flag_effects[row->effect];
-    in->kind = row->kind;
-    in->flags = row->flags;
+    bool memory = in->modrm < row->memory_below;
+    uint32_t regs = row->gpr_fixed | operand_regs(in, row, memory);
     in->flags_read = flags->read;
     in->flags_written = flags->written;
     in->flags_undefined = flags->undefined;
-    in->target = in->pc + in->len + in->imm;
+    if (memory)
+        regs |= describe_memory(in, row, code);
     if (row->implicit)
-        f->regs |= add_implicit(in, row->implicit, f->seg);
+        regs |= add_implicit(in, row->implicit, segment_of(in));
     if (row->form & ROW_REFINE)
-        refine_row(in, row, f);
-    if (f->prefixes & PREFIX_REFINES || in->evex)
-        add_prefix_flags(in, f);
-    f->regs |= f->op_log <= 1 ? f->regs >> 16 : 0; /* 8 and 16 bits keep the rest */
-    in->regs_read = (uint16_t)f->regs;
-    in->regs_written = (uint16_t)(f->regs >> 16);
+        regs = refine_effects(in, row, regs);
+    regs |= in->opsize <= 2 ? regs >> 16 : 0; /* 8 and 16 bits keep the rest */
+    in->regs_read = (uint16_t)regs;
+    in->regs_written = (uint16_t)(regs >> 16);
 }
 
-/* Everything behind the opcode. */
-static inline void decode_rest(struct insn *in, const struct opcode *row, struct fields *f)
+int decode(struct insn *in, const uint8_t *code, size_t limit, uint64_t pc)
 {
-    f->op_log = row->op_logs >> ((f->prefixes & PREFIX_66) * 2 + (f->rex & 8) / 2) & 3;
-    in->opsize = (uint8_t)(1u << f->op_log);
-    if (!parse_modrm(in, row, f)) {
-        set_illegal(in, (size_t)(f->p - f->start), INSN_ILLEGAL);
-        return;
-    }
-    parse_immediates(in, row, f);
-    f->p += in->map == MAP_3DNOW;
-    size_t len = (size_t)(f->p - f->start);
-    if (len > MAX_LEN) {
-        set_illegal(in, len, INSN_PRIV);
-        return;
-    }
-    in->len = (uint8_t)len;
-    describe_insn(in, row, f);
-}
-
-static inline void decode_bytes(struct insn *in, const uint8_t *code)
-{
-    struct fields f = {.start = code, .p = code};
-    scan_prefixes(&f);
-    in->prefix_len = (uint8_t)(f.p - code);
-    in->rex = (uint8_t)f.rex;
-    in->prefixes = (uint8_t)f.prefixes;
-    in->enc = ENC_LEGACY;
-    in->vvvv = in->vec_len = in->evex = 0;
-    in->disp_off = in->disp_size = in->nmem = in->mem_index = 0;
-    in->rip_relative = false;
-    if (f.p - code >= MAX_LEN) {
-        set_illegal(in, MAX_LEN, INSN_PRIV);
-        return;
-    }
-    select_opcode(&f, in);
-    in->row = find_row(in, &f);
-    if (in->row->kind == INSN_ILLEGAL) {
-        set_illegal(in, (size_t)(f.p + 1 - code), INSN_ILLEGAL);
-        return;
-    }
-    decode_rest(in, in->row, &f);
-}
-
-/* Few bytes are left: gives the decoder more to look at. */
-static const uint8_t *pad_code(uint8_t *padded, const uint8_t *code, size_t limit)
-{
-    memset(padded, 0, READ_AHEAD);
-    return memcpy(padded, code, limit < MAX_LEN ? limit : MAX_LEN);
+    int result = decode_form(in, code, limit, pc);
+    if (result == DECODE_OK)
+        decode_effects(in, code);
+    return result;
 }
 
 const char *opcode_name(const struct opcode *row)
 {
     return (const char *)&names + row->name;
-}
-
-int decode(struct insn *in, const uint8_t *code, size_t limit, uint64_t pc)
-{
-    uint8_t padded[READ_AHEAD];
-    in->pc = pc;
-    decode_bytes(in, limit < READ_AHEAD ? pad_code(padded, code, limit) : code);
-    return in->len <= limit ? DECODE_OK : DECODE_PARTIAL;
 }
 
 uint64_t decode_branch_slot(const struct insn *in)

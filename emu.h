@@ -276,34 +276,38 @@ enum { EVEX_AAA = 7, EVEX_B = 16, EVEX_Z = 128 }; /* bits of the third EVEX byte
 /* A decoded instruction. *_off are byte offsets into the instruction, 0: absent. */
 struct insn {
     uint64_t pc;
-    uint64_t target;    /* of direct branches */
-    uint64_t imm;       /* first immediate, sign-extended */
-    uint8_t len;        /* 1..15; for INSN_ILLEGAL the bytes looked at, at least 1 */
-    uint8_t kind;       /* enum insn_kind */
+    uint64_t target;          /* of direct branches */
+    uint64_t imm;             /* first immediate, sign-extended */
+    const struct opcode *row; /* its row in opcodes_x86_64.h; NULL if illegal */
+    uint16_t flags;           /* set of enum insn_flag */
+    uint8_t len;              /* 1..15; for INSN_ILLEGAL the bytes looked at, at least 1 */
+    uint8_t kind;             /* enum insn_kind */
     uint8_t map;        /* 0 one-byte, 1 0F, 2 0F38, 3 0F3A, 15 3DNow!; VEX, EVEX, XOP: theirs */
     uint8_t opcode;     /* opcode byte in its map */
     uint8_t opsize;     /* operand size in bytes: 1 2 4 8 */
     uint8_t prefix_len; /* legacy prefixes and REX before opcode, escape or VEX */
-    uint8_t prefixes;   /* legacy prefixes: set of PREFIX_* of opcodes_x86_64.h */
-    uint8_t rex;        /* REX byte, 0 if none (VEX bits are not folded in) */
+    uint8_t rex;        /* REX byte, 0 if none */
+    uint8_t wrxb;       /* its W R X B: 8 4 2 1; also of VEX and the like */
     uint8_t modrm_off, modrm;
-    uint8_t imm_off, imm_size; /* first immediate (of branches: the relative offset) */
-    uint8_t enc;               /* enum insn_encoding */
-    uint8_t reg, rm, vvvv;     /* register numbers in ModRM.reg, ModRM.rm and VEX.vvvv, extended */
-    uint8_t vec_len;           /* 0 128, 1 256, 2 512 bits */
-    uint8_t evex;              /* set of EVEX_* */
+    uint8_t imm_off, imm_size;   /* first immediate (of branches: the relative offset) */
+    uint8_t reg, rm;             /* register numbers in ModRM.reg and ModRM.rm, extended */
+    uint8_t prefixes;            /* legacy prefixes: set of PREFIX_* of opcodes_x86_64.h */
+    uint8_t enc;                 /* enum insn_encoding */
+    uint8_t vvvv;                /* register number in VEX.vvvv, extended */
+    uint8_t vec_len;             /* 0 128, 1 256, 2 512 bits */
+    uint8_t evex;                /* set of EVEX_* */
     uint8_t disp_off, disp_size; /* displacement of the ModRM operand */
+    bool rip_relative;           /* the ModRM operand is [rip + disp32] */
+
+    /* Effects: known after decode() or decode_effects(). */
     uint8_t nmem;
     uint8_t mem_index;        /* which of mem[] is the ModRM operand (also of lea and nop) */
-    bool rip_relative;        /* the ModRM operand is [rip + disp32] */
-    uint16_t flags;           /* set of enum insn_flag */
     uint16_t regs_read;       /* bit n: general register n, address registers included */
     uint16_t regs_written;    /* the same; what is written in part counts as read too */
     uint16_t flags_read;      /* set of enum flag_bits */
     uint16_t flags_written;   /* overwritten whatever the operands are, on every processor */
     uint16_t flags_undefined; /* left undefined by the manual; written ones may be among them */
     struct mem_op mem[3];     /* in the order of access */
-    const struct opcode *row; /* its row in opcodes_x86_64.h; NULL if illegal */
 };
 
 enum decode_result {
@@ -315,6 +319,9 @@ enum decode_result {
  * undefined encoding is DECODE_OK with kind INSN_ILLEGAL, one longer than 15 bytes with INSN_PRIV
  * (#GP); both have no row. */
 int decode(struct insn *in, const uint8_t *code, size_t limit, uint64_t pc);
+/* The same in two steps, as few instructions need the second one where no plugin looks at them. */
+int decode_form(struct insn *in, const uint8_t *code, size_t limit, uint64_t pc);
+void decode_effects(struct insn *in, const uint8_t *code);
 
 /* Address of the pointer that an indirect branch goes through; 0: registers decide, or have it. */
 uint64_t decode_branch_slot(const struct insn *in);
@@ -619,8 +626,9 @@ void jit_init(void);
 bool jit_must_flush(void);
 /* Generated code is no more to rely on faults; true if code in the cache does. */
 bool jit_stop_faults(void);
-/* Lowers unit into sb (tb[] filled but for host addresses); false: the cache is full. */
-bool jit_lower(struct superblock *sb, const struct unit *unit, enum tb_entry entry);
+/* Lowers unit into sb (tb[] filled but for host addresses); false: the cache is full. The effects
+ * of unit's instructions need not be known where there are no operations. */
+bool jit_lower(struct superblock *sb, struct unit *unit, enum tb_entry entry);
 /* Points the exit at its block or back at its stub. */
 void jit_bind(struct link *link, const struct tb *tb);
 void jit_unbind(struct link *link);

@@ -129,7 +129,7 @@ extern const char jit_exit_lookup[], jit_exit_miss[], jit_exit_return[], jit_exi
 struct lower {
     struct emit e;
     struct superblock *sb;
-    const struct unit *unit;
+    struct unit *unit;
     int tb;        /* index of the block being lowered */
     size_t op;     /* its next operation */
     uint8_t *cold; /* end of the free space; stubs are laid below it */
@@ -1414,7 +1414,7 @@ static void lower_counted(struct lower *l, unsigned i,
 static void lower_mem_before(struct lower *l, unsigned i)
 {
     const struct insn *in = &l->unit->insn[i];
-    if (!in->nmem || !has_mem_ops(l, i))
+    if (!has_mem_ops(l, i) || !in->nmem)
         return;
     enum mem_order order = find_mem_order(l, i);
     if (order == MEM_LISTED) {
@@ -1433,7 +1433,7 @@ static void lower_mem_before(struct lower *l, unsigned i)
 /* Behind instruction i. */
 static void lower_mem_after(struct lower *l, unsigned i)
 {
-    if (!l->unit->insn[i].nmem || !has_mem_ops(l, i))
+    if (!has_mem_ops(l, i) || !l->unit->insn[i].nmem)
         return;
     enum mem_order order = find_mem_order(l, i);
     if (order == MEM_LISTED)
@@ -2050,10 +2050,19 @@ static void begin_insn(struct lower *l, uint64_t pc, unsigned done)
     emit_mark(&l->e);
 }
 
+/* What is lowered with a register that it does not use: of most instructions nobody asks which
+ * those are. */
+static bool may_need_scratch(const struct insn *in, const uint8_t *code)
+{
+    return uses_moved(in) || (in->rip_relative && rip_target(in, code) > INT32_MAX);
+}
+
 static void lower_insn(struct lower *l, unsigned i)
 {
-    const struct insn *in = &l->unit->insn[i];
+    struct insn *in = &l->unit->insn[i];
     const uint8_t *code = l->unit->code[i];
+    if (may_need_scratch(in, code))
+        decode_effects(in, code);
     if (i > l->unit->first[l->tb])
         begin_insn(l, in->pc, 2 * index_in_block(l, i) + 1);
     l->e.now.clean = false;
@@ -2224,7 +2233,7 @@ static void bind_links(struct link *links)
     }
 }
 
-bool jit_lower(struct superblock *sb, const struct unit *unit, enum tb_entry entry)
+bool jit_lower(struct superblock *sb, struct unit *unit, enum tb_entry entry)
 {
     uint8_t *start = (uint8_t *)(((uintptr_t)cache.hot + 15) & ~(uintptr_t)15);
     struct lower l = {.e = {.p = start}, .sb = sb, .unit = unit, .cold = cache.cold};

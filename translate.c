@@ -21,8 +21,9 @@ _Static_assert(sizeof unit.insn / sizeof *unit.insn >= LANDING_INSNS + TB_MAX_IN
                "room for the last block");
 
 /* In code that changes itself the next block's check comes right behind a store. */
-static bool writes_memory(const struct insn *in)
+static bool writes_memory(struct insn *in, const uint8_t *code)
 {
+    decode_effects(in, code);
     for (int i = 0; i < in->nmem; i++)
         if (in->mem[i].flags & MEM_WRITE)
             return true;
@@ -55,7 +56,7 @@ static bool decode_insn(struct unit *u, unsigned n, uint64_t pc, size_t avail, b
         code = memcpy(u->copy + u->copied, code, avail);
     }
     u->code[n] = code;
-    return decode(&u->insn[n], code, avail, pc) == DECODE_OK;
+    return decode_form(&u->insn[n], code, avail, pc) == DECODE_OK;
 }
 
 /* The end of the code from pc on, of which at most max bytes are of interest. */
@@ -94,7 +95,7 @@ static bool decode_block(struct cpu *cpu, struct unit *u, uint64_t pc, bool *che
         n++;
         pc += in->len;
         if (in->kind != INSN_NEXT || in->flags & INSN_ENDS_TB || n - first == u->max_insns ||
-            opt.one_insn_per_tb || pc >= page_end || (hot && writes_memory(in)))
+            opt.one_insn_per_tb || pc >= page_end || (hot && writes_memory(in, u->code[n - 1])))
             break;
     }
     u->first[u->n_tbs + 1] = (uint16_t)n;
@@ -105,6 +106,11 @@ static bool decode_block(struct cpu *cpu, struct unit *u, uint64_t pc, bool *che
 static bool is_call(const struct insn *in)
 {
     return in->kind == INSN_CALL || in->kind == INSN_CALL_IND;
+}
+
+static bool is_indirect(const struct insn *in)
+{
+    return in->kind == INSN_JUMP_IND || in->kind == INSN_CALL_IND;
 }
 
 /* Where an instruction always leads by itself, or 0. */
@@ -156,9 +162,13 @@ static bool add_pages(struct superblock *sb, uint64_t start, uint64_t end)
  * may be a constant: that one's page is one of the superblock's, too. */
 static void find_target(struct unit *u, struct superblock *pages)
 {
-    const struct insn *last = &u->insn[u->first[u->n_tbs + 1] - 1];
-    struct constant c = {.at = decode_branch_slot(last), .i = u->n_tbs};
+    unsigned n = u->first[u->n_tbs + 1] - 1u;
+    struct insn *last = &u->insn[n];
     u->target[u->n_tbs] = own_target(last);
+    if (!is_indirect(last))
+        return;
+    decode_effects(last, u->code[n]);
+    struct constant c = {.at = decode_branch_slot(last), .i = u->n_tbs};
     if (!c.at || !smc_read_constant(c.at, &c.value) || !add_pages(pages, c.at, c.at + 1))
         return;
     u->target[u->n_tbs] = c.value;
@@ -267,6 +277,7 @@ static void instrument_block(struct cpu *cpu, struct unit *u, int i)
     jit_use_libc(cpu);
     plugin_gen_tb_start(cpu, u->insn[u->first[i]].pc);
     for (unsigned n = u->first[i]; n < u->first[i + 1]; n++) {
+        decode_effects(&u->insn[n], u->code[n]);
         plugin_gen_insn_start(&u->insn[n]);
         plugin_gen_insn_end();
     }
