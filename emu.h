@@ -153,8 +153,9 @@ void vma_remove(uint64_t start, uint64_t len);
 void vma_protect(uint64_t start, uint64_t len, int prot);
 /* The mapping that holds addr, copied to *out; false if the guest has none there. */
 bool vma_find(uint64_t addr, struct vma *out);
-/* The same for the translator, under tb_lock, who asks for the same mapping again and again. */
-bool vma_find_code(uint64_t addr, struct vma *out);
+/* The same for the translator, who asks for the same mapping again and again: NULL if there is
+ * none. Valid under tb_lock and until the next call. */
+const struct vma *vma_find_code(uint64_t addr);
 /* The first mapping that ends above addr (for walks in address order); false at the end. */
 bool vma_next(uint64_t addr, struct vma *out);
 /* True if the range touches memory that belongs to emu (anything mapped on the host and not
@@ -586,6 +587,7 @@ struct unit {
     uint64_t target[SUPERBLOCK_TBS]; /* where block i always leads by its branch; or 0 */
     struct constant constant[SUPERBLOCK_TBS];
     uint8_t n_constants;
+    uint64_t starts;      /* by hash: a block may begin there */
     uint32_t exits_dead;  /* as in struct superblock */
     bool checked;         /* likewise */
     bool can_change;      /* some of the bytes may not be there when they are looked for again */

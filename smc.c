@@ -116,8 +116,8 @@ bool smc_watch(uint64_t addr)
 
 bool smc_is_writable(uint64_t addr)
 {
-    struct vma vma;
-    return vma_find_code(addr, &vma) && (vma.prot & PROT_WRITE || vma.flags & MAP_SHARED);
+    const struct vma *vma = vma_find_code(addr);
+    return vma && (vma->prot & PROT_WRITE || vma->flags & MAP_SHARED);
 }
 
 void smc_note_keys(void)

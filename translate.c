@@ -62,8 +62,8 @@ static bool decode_insn(struct unit *u, unsigned n, uint64_t pc, size_t avail, b
 /* The end of the code from pc on, of which at most max bytes are of interest. */
 static uint64_t find_code_end(uint64_t pc, uint64_t max)
 {
-    struct vma vma;
-    if (vma_find_code(pc, &vma) && vma.prot & PROT_EXEC && vma.end - pc >= max)
+    const struct vma *vma = vma_find_code(pc);
+    if (vma && vma->prot & PROT_EXEC && vma->end - pc >= max)
         return pc + max;
     return pc + vma_code_avail(pc, max);
 }
@@ -77,10 +77,10 @@ static bool decode_block(struct cpu *cpu, struct unit *u, uint64_t pc, bool *che
     unsigned first = u->first[u->n_tbs], n = first;
     uint64_t page_end = (pc & ~(PAGE - 1)) + PAGE;
     uint64_t code_end = find_code_end(pc, page_end + 16 - pc);
-    bool hot = code_end > pc && watch_code(cpu, u, pc);
+    bool hot = code_end > pc && watch_code(cpu, u, pc), shaped = shape_matters();
     for (;;) {
         struct insn *in = &u->insn[n];
-        if (n > first && !shape_matters() && tb_lookup(pc))
+        if (n > first && !shaped && tb_lookup(pc))
             break;
         if (pc >= code_end || !decode_insn(u, n, pc, code_end - pc, hot))
             break;
@@ -95,7 +95,7 @@ static bool decode_block(struct cpu *cpu, struct unit *u, uint64_t pc, bool *che
         n++;
         pc += in->len;
         if (in->kind != INSN_NEXT || in->flags & INSN_ENDS_TB || n - first == u->max_insns ||
-            opt.one_insn_per_tb || pc >= page_end || (hot && writes_memory(in, u->code[n - 1])))
+            pc >= page_end || (hot && writes_memory(in, u->code[n - 1])))
             break;
     }
     u->first[u->n_tbs + 1] = (uint16_t)n;
@@ -135,23 +135,33 @@ static uint64_t follow(const struct unit *u, int i)
     }
 }
 
+static uint64_t start_bit(uint64_t pc)
+{
+    return 1ull << pc % 64;
+}
+
 static bool is_in_unit(const struct unit *u, uint64_t pc)
 {
+    if (!(u->starts & start_bit(pc)))
+        return false;
     for (int i = 0; i < u->n_tbs; i++)
         if (u->insn[u->first[i]].pc == pc)
             return true;
     return false;
 }
 
-/* Adds the pages of [start, end) to the superblock's; false: it has too many. */
+/* Adds the pages of [start, end) to the superblock's, or none; false: it has too many. */
 static bool add_pages(struct superblock *sb, uint64_t start, uint64_t end)
 {
+    uint8_t before = sb->n_pages;
     for (uint64_t page = start & ~(PAGE - 1); page < end; page += PAGE) {
         int i = 0;
         while (i < sb->n_pages && sb->page[i] != page)
             i++;
-        if (i == SUPERBLOCK_PAGES)
+        if (i == SUPERBLOCK_PAGES) {
+            sb->n_pages = before;
             return false;
+        }
         if (i == sb->n_pages)
             sb->page[sb->n_pages++] = page;
     }
@@ -183,12 +193,11 @@ static bool accept_block(struct unit *u, struct superblock *pages, bool checked)
     const struct insn *last = &u->insn[u->first[u->n_tbs + 1] - 1];
     if (u->n_tbs > 0 && (last->kind == INSN_ILLEGAL || checked != u->checked))
         return false;
-    struct superblock with = *pages;
-    if (!add_pages(&with, first->pc, last->pc + last->len))
+    if (!add_pages(pages, first->pc, last->pc + last->len))
         return false;
-    *pages = with;
     find_target(u, pages);
     u->checked = checked;
+    u->starts |= start_bit(first->pc);
     u->n_tbs++;
     return true;
 }
@@ -199,7 +208,7 @@ static bool wants_more(const struct unit *u, uint64_t next)
     if (!next || u->max_insns < TB_MAX_INSNS || u->n_tbs == SUPERBLOCK_TBS ||
         u->first[u->n_tbs] >= (is_call(last) ? LANDING_INSNS : SUPERBLOCK_INSNS))
         return false;
-    if (opt.one_insn_per_tb || opt.log & (LOG_NOCHAIN | LOG_IN_ASM) || is_in_unit(u, next))
+    if (opt.log & (LOG_NOCHAIN | LOG_IN_ASM) || is_in_unit(u, next))
         return false;
     return is_call(last) ? !u->shared_call : !tb_lookup(next);
 }
@@ -254,6 +263,7 @@ static bool build_unit(struct cpu *cpu, struct unit *u, uint64_t pc, struct supe
     u->n_tbs = u->n_constants = 0;
     u->first[0] = 0;
     u->copied = 0;
+    u->starts = 0;
     u->can_change = false;
     u->shared_call = NULL;
     uint64_t next = pc;
@@ -270,10 +280,6 @@ static bool build_unit(struct cpu *cpu, struct unit *u, uint64_t pc, struct supe
 /* Shows block i to the plugins and takes what they ask for. */
 static void instrument_block(struct cpu *cpu, struct unit *u, int i)
 {
-    u->ops[i] = NULL;
-    u->n_ops[i] = u->n_merged[i] = 0;
-    if (!plugin_wants_tb_trans())
-        return;
     jit_use_libc(cpu);
     plugin_gen_tb_start(cpu, u->insn[u->first[i]].pc);
     for (unsigned n = u->first[i]; n < u->first[i + 1]; n++) {
@@ -376,15 +382,24 @@ static void find_live_flags(struct unit *u)
     }
 }
 
-/* Without plugins nothing changes flags, whether they are live or not. */
+/* Nothing is asked for, and nothing changes flags, whether they are live or not. */
+static void leave_bare(struct unit *u)
+{
+    for (int i = 0; i < u->n_tbs; i++) {
+        u->ops[i] = NULL;
+        u->n_ops[i] = u->n_merged[i] = 0;
+        u->live[u->first[i]] = UINT16_MAX;
+    }
+}
+
 static void instrument_unit(struct cpu *cpu, struct unit *u)
 {
-    for (int i = 0; i < u->n_tbs; i++)
-        instrument_block(cpu, u, i);
     u->exits_dead = 0;
-    memset(u->live, 0xff, u->first[u->n_tbs] * sizeof(u->live[0]));
+    leave_bare(u);
     if (!plugin_wants_tb_trans())
         return;
+    for (int i = 0; i < u->n_tbs; i++)
+        instrument_block(cpu, u, i);
     for (int i = 0; i < u->n_tbs; i++)
         mark_calls(u, i);
     find_dead_exits(u);
@@ -502,7 +517,7 @@ static struct tb *translate_unit(struct cpu *cpu, struct superblock *pages, enum
 
 static struct tb *translate(struct cpu *cpu, uint64_t pc, enum tb_entry entry)
 {
-    unit.max_insns = TB_MAX_INSNS;
+    unit.max_insns = opt.one_insn_per_tb ? 1 : TB_MAX_INSNS;
     for (;;) {
         struct superblock pages = {0};
         if (!build_unit(cpu, &unit, pc, &pages))

@@ -190,23 +190,21 @@ bool vma_find(uint64_t addr, struct vma *out)
     return vma_next(addr, out) && out->start <= addr;
 }
 
-bool vma_find_code(uint64_t addr, struct vma *out)
+const struct vma *vma_find_code(uint64_t addr)
 {
     static struct vma latest;
     static unsigned seen;
 
     if (seen == __atomic_load_n(&changes, __ATOMIC_RELAXED) && latest.start <= addr &&
-        addr < latest.end) {
-        *out = latest;
-        return true;
-    }
+        addr < latest.end)
+        return &latest;
     lock_take(&lock);
     size_t i = index_above(addr);
     bool found = i < vma_count && vmas[i].start <= addr;
     seen = changes;
-    latest = *out = found ? vmas[i] : (struct vma){0};
+    latest = found ? vmas[i] : (struct vma){0};
     lock_release(&lock);
-    return found;
+    return found ? &latest : NULL;
 }
 
 size_t vma_code_avail(uint64_t addr, size_t max)
