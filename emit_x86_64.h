@@ -33,9 +33,9 @@ static inline uint8_t *emit_here(const struct emit *e)
     return e->p + e->shift;
 }
 
-/* Begins a host instruction. The first to begin at an address counts: guest instructions that
- * take no code share it with the next. */
-static inline void emit_mark(struct emit *e)
+/* The first instruction to begin at an address counts: guest instructions that take no code share
+ * it with the next. */
+static void emit_compare(struct emit *e)
 {
     if (emit_here(e) == e->watch && !e->has_found) {
         e->found = e->now;
@@ -43,6 +43,13 @@ static inline void emit_mark(struct emit *e)
     } else if (e->has_found && e->now.clean && !e->next_clean) {
         e->next_clean = emit_here(e);
     }
+}
+
+/* Begins a host instruction. */
+static inline void emit_mark(struct emit *e)
+{
+    if (e->watch)
+        emit_compare(e);
 }
 
 static inline void emit_u8(struct emit *e, unsigned byte)

@@ -1184,25 +1184,30 @@ static unsigned index_in_block(const struct lower *l, unsigned i)
     return i - l->unit->first[l->tb];
 }
 
+/* An operation of the instruction with index i in the unit, and those that go with it. */
+static void lower_op(struct lower *l, unsigned i, const struct plugin_op *op)
+{
+    bool flags_dead = !(l->unit->live[i] & FLAGS_ARITH);
+    l->lost |= flags_dead ? FLAGS_ARITH : 0;
+    struct light *light = op->kind == OP_CALL ? find_light(op) : NULL;
+    if (light)
+        lower_light_call(l, op, light, flags_dead ? THUNK_FLAGS_DEAD : 0, NULL);
+    else if (op->kind == OP_CALL)
+        emit_call_op(&l->e, op, PAD_OP);
+    else if (op->kind == OP_CALL_COND)
+        lower_cond_call(l, op, flags_dead);
+    else if (op->kind >= OP_ADD_PTR)
+        l->op += lower_pointer_run(l, op, l->unit->n_ops[l->tb] - l->op, flags_dead) - 1;
+    else
+        lower_inline_op(l, op, flags_dead);
+}
+
 /* The operations of one place of the instruction with index i in the unit. */
-static void lower_ops(struct lower *l, unsigned i, enum plugin_place place)
+static inline void lower_ops(struct lower *l, unsigned i, enum plugin_place place)
 {
     const struct plugin_op *op;
-    bool flags_dead = !(l->unit->live[i] & FLAGS_ARITH);
-    for (; (op = next_op(l, index_in_block(l, i), place)); l->op++) {
-        l->lost |= flags_dead ? FLAGS_ARITH : 0;
-        struct light *light = op->kind == OP_CALL ? find_light(op) : NULL;
-        if (light)
-            lower_light_call(l, op, light, flags_dead ? THUNK_FLAGS_DEAD : 0, NULL);
-        else if (op->kind == OP_CALL)
-            emit_call_op(&l->e, op, PAD_OP);
-        else if (op->kind == OP_CALL_COND)
-            lower_cond_call(l, op, flags_dead);
-        else if (op->kind >= OP_ADD_PTR)
-            l->op += lower_pointer_run(l, op, l->unit->n_ops[l->tb] - l->op, flags_dead) - 1;
-        else
-            lower_inline_op(l, op, flags_dead);
-    }
+    for (; (op = next_op(l, index_in_block(l, i), place)); l->op++)
+        lower_op(l, i, op);
 }
 
 static bool has_mem_ops(const struct lower *l, unsigned i)
@@ -2151,26 +2156,36 @@ static unsigned count_reports(const struct insn *in)
     return n;
 }
 
-/* Most bytes that instruction i can take, with its operations (from l->op on) and, before a block's
- * first, the block's check. */
-static size_t max_out(const struct lower *l, const struct tb *tb, unsigned i)
+/* Most bytes that the operations of instruction i can take, from l->op on. */
+static size_t max_ops_out(const struct lower *l, unsigned i)
 {
     unsigned index = index_in_block(l, i);
     const struct plugin_op *op = l->unit->ops[l->tb] + l->op;
-    size_t size = MAX_INSN_OUT;
+    size_t size = 0;
     for (size_t n = l->op; n < l->unit->n_ops[l->tb]; n++, op++) {
         if (op->place != PLACE_TB && op->insn != index)
             break;
         size += (op->place == PLACE_MEM ? count_reports(&l->unit->insn[i]) : 1) * MAX_OP_OUT;
     }
-    if (index == 0 && l->sb->checked)
-        size += 128 + (tb->size / 8 + 3) * 24;
     return size;
 }
 
 static bool has_space(const struct lower *l, const uint8_t *limit, size_t size)
 {
     return !l->full && l->e.p + size < limit;
+}
+
+/* Where the code of instruction i must end at the latest, with its operations and, before a block's
+ * first, the block's check; NULL: there is no room for it. */
+static const uint8_t *find_bound(const struct lower *l, const struct tb *tb, unsigned i)
+{
+    const uint8_t *limit = l->replay ? replay_code + sizeof(replay_code) : l->cold - MAX_INSN_COLD;
+    size_t size = MAX_INSN_OUT;
+    if (l->op < l->unit->n_ops[l->tb])
+        size += max_ops_out(l, i);
+    if (l->sb->checked && index_in_block(l, i) == 0)
+        size += 128 + (tb->size / 8 + 3) * 24;
+    return has_space(l, limit, size) ? l->e.p + size : NULL;
 }
 
 /* Copies as many instructions from i on as are copied at all; returns how many. Which one a host
@@ -2195,19 +2210,18 @@ static unsigned lower_run(struct lower *l, unsigned i, unsigned end)
 static bool lower_block(struct lower *l, struct tb *tb, enum tb_entry entry)
 {
     unsigned first = l->unit->first[l->tb], end = l->unit->first[l->tb + 1];
-    const uint8_t *replay_end = replay_code + sizeof(replay_code);
     l->op = 0;
+    const uint8_t *bound = find_bound(l, tb, first);
+    if (!bound)
+        return false;
+    lower_block_start(l, tb, entry);
     for (unsigned i = first; i < end; i++) {
-        if (i > first && (i += lower_run(l, i, end)) == end)
+        if ((i += lower_run(l, i, end)) == end)
             break;
-        size_t size = max_out(l, tb, i);
-        if (!has_space(l, l->replay ? replay_end : l->cold - MAX_INSN_COLD, size))
+        if (i > first && !(bound = find_bound(l, tb, i)))
             return false;
-        uint8_t *before = l->e.p;
-        if (i == first)
-            lower_block_start(l, tb, entry);
         lower_insn(l, i);
-        if ((size_t)(l->e.p - before) > size)
+        if (l->e.p > bound)
             die("the code for 0x%llx is longer than its bound",
                 (unsigned long long)l->unit->insn[i].pc);
     }
