@@ -317,14 +317,15 @@ static const struct names {
      KIND4(a, b, c, d) == IMM_WB ? IMM_SIZES_Iw : ALL4(IMM_SIZES_, a, b, c, d), \
      ALL4(BYTE_, a, b, c, d), FORM_OF(a, b, c, d, at), MEMORY_BELOW_OF(a, b, c, d, at), \
      ATTR_KIND(at), ATTR_FL(at), ATTR_IM(at), KIND4(a, b, c, d), \
-     KIND4(a, b, c, d) == IMM_BB || KIND4(a, b, c, d) == IMM_WB, ALL4(MEM_SIZE_, a, b, c, d), \
+     KIND4(a, b, c, d) == IMM_BB || KIND4(a, b, c, d) == IMM_WB || (at) & OPCODE_LAST, \
+     ALL4(MEM_SIZE_, a, b, c, d), \
      (at) & NOMEM ? 0 : MEM4(a, b, c, d, acc), LOGS_OF(a, b, c, ATTR_MODE(at)), \
      ALL4(REGS_, a, b, c, d) ? ALL4(REGS_, a, b, c, d) : 32, \
      ALL4(VVVVS_, a, b, c, d) ? ALL4(VVVVS_, a, b, c, d) : 1},
 
 /* A cell that is chosen by ModRM has one, whether or not an operand shows it. */
 #define IMPLIED_OP(...)      0
-#define IMPLIED_NOW(...)     0
+#define IMPLIED_NOW(...)     OPCODE_LAST
 #define IMPLIED_OF(...)      0
 #define IMPLIED_OF38(...)    0
 #define IMPLIED_OF3A(...)    0
@@ -574,6 +575,7 @@ struct fields {
     unsigned op_log;            /* operand size, log2 */
     enum seg seg;               /* of memory operands that a prefix can override */
     bool memory;                /* ModRM is a memory operand */
+    bool special;               /* may have what decode_special() is for */
 };
 
 static inline uint32_t load32(const uint8_t *p)
@@ -727,12 +729,12 @@ static inline void select_vex(struct fields *f, struct insn *in, unsigned escape
     f->entry = (index && legal ? index : INDEX_NOTHING) + byte * 8 + f->pp + (f->rex >> 3) * 4;
 }
 
-static ALWAYS_INLINE void select_opcode(struct fields *f, struct insn *in, bool vex)
+static ALWAYS_INLINE void select_opcode(struct fields *f, struct insn *in)
 {
     unsigned byte = *f->p++;
     if (byte_class[byte] == BYTE_0F) {
         select_0f(f, in);
-    } else if (vex && byte_class[byte] == BYTE_VEX && (byte != 0x8F || (*f->p & 31) >= 8)) {
+    } else if (f->special && byte_class[byte] == BYTE_VEX && (byte != 0x8F || (*f->p & 31) >= 8)) {
         select_vex(f, in, byte);
     } else {
         in->map = 0;
@@ -850,7 +852,7 @@ static ALWAYS_INLINE bool is_illegal(struct insn *in, const struct opcode *row,
         return true;
     if (f->prefixes & PREFIX_LOCK && lock_illegal(row, f->memory))
         return true;
-    return row->form & ROW_RULES &&
+    return f->special && row->form & ROW_RULES &&
            ((row->attr & NO66 && f->prefixes & PREFIX_66) || register_illegal(in, row));
 }
 
@@ -912,7 +914,7 @@ static ALWAYS_INLINE void parse_immediates(struct insn *in, const struct opcode 
     in->imm_off = (uint8_t)offset_if(f, size);
     in->imm_size = (uint8_t)size;
     in->imm = (uint64_t)sign_extend(load64(f->p), size);
-    f->p += size + row->imm2_size;
+    f->p += size + row->tail_size;
 }
 
 /* A move to or from a segment register. QEMU ends its block behind a load. */
@@ -932,7 +934,7 @@ static void flag_segment(struct insn *in, const struct opcode *row)
 static ALWAYS_INLINE void refine_form(struct insn *in, const struct opcode *row,
                                       const struct fields *f)
 {
-    if (row->attr & MOVSEG)
+    if (f->special && row->attr & MOVSEG)
         flag_segment(in, row);
     if (row->attr & STRING && f->rep)
         in->flags |= INSN_ENDS_TB | (f->rep == 2 ? INSN_REP : INSN_REPNE);
@@ -976,7 +978,6 @@ static ALWAYS_INLINE void decode_rest(struct insn *in, const struct opcode *row,
         return;
     }
     parse_immediates(in, row, f);
-    f->p += in->map == MAP_3DNOW;
     size_t len = (size_t)(f->p - f->start);
     if (len > MAX_LEN) {
         set_illegal(in, len, INSN_PRIV);
@@ -992,8 +993,10 @@ static ALWAYS_INLINE void decode_rest(struct insn *in, const struct opcode *row,
         flag_prefixes(in, row, f);
 }
 
-/* f->p is behind the prefixes; what can be is VEX, EVEX or XOP if vex. */
-static ALWAYS_INLINE void decode_opcode(struct insn *in, struct fields *f, bool vex)
+static void decode_special(struct insn *in, const uint8_t *code);
+
+/* f->p is behind the prefixes. */
+static ALWAYS_INLINE void decode_opcode(struct insn *in, struct fields *f)
 {
     in->prefix_len = (uint8_t)(f->p - f->start);
     in->rex = (uint8_t)f->rex;
@@ -1006,52 +1009,50 @@ static ALWAYS_INLINE void decode_opcode(struct insn *in, struct fields *f, bool 
         set_illegal(in, MAX_LEN, INSN_PRIV);
         return;
     }
-    select_opcode(f, in, vex);
+    select_opcode(f, in);
     in->wrxb = f->rex & 15;
     in->row = find_row(in, f);
     if (in->row->kind == INSN_ILLEGAL)
         set_illegal(in, (size_t)(f->p + 1 - f->start), INSN_ILLEGAL);
+    else if (in->row->form & ROW_RULES && !f->special)
+        decode_special(in, f->start);
     else
         decode_rest(in, in->row, f);
 }
 
+/* With prefixes other than REX, VEX, EVEX, XOP or rules. */
 static __attribute__((noinline)) void decode_special(struct insn *in, const uint8_t *code)
 {
-    struct fields f = {.start = code, .p = code};
+    struct fields f = {.start = code, .p = code, .special = true};
     scan_rex(&f);
     if (byte_class[*f.p] == BYTE_PREFIX)
         scan_prefixes(&f);
-    decode_opcode(in, &f, true);
-}
-
-/* Most instructions have no prefix but REX: for them the compiler lays out the rest once more,
- * without what prefixes and VEX ask for. */
-static inline void decode_bytes(struct insn *in, const uint8_t *code)
-{
-    struct fields f = {.start = code, .p = code};
-    scan_rex(&f);
-    if (byte_class[*f.p] <= BYTE_0F)
-        decode_opcode(in, &f, false);
-    else
-        decode_special(in, code);
+    decode_opcode(in, &f);
 }
 
 /* Few bytes are left: gives the decoder more to look at. */
 static __attribute__((noinline)) int decode_padded(struct insn *in, const uint8_t *code,
-                                                   size_t limit)
+                                                   size_t limit, uint64_t pc)
 {
     uint8_t padded[READ_AHEAD] = {0};
     memcpy(padded, code, limit < MAX_LEN ? limit : MAX_LEN);
-    decode_bytes(in, padded);
+    decode_form(in, padded, READ_AHEAD, pc);
     return in->len <= limit ? DECODE_OK : DECODE_PARTIAL;
 }
 
+/* Most instructions have nothing special: for them the compiler lays out decode_opcode() once more,
+ * without all that hangs on f->special and on prefixes. */
 int decode_form(struct insn *in, const uint8_t *code, size_t limit, uint64_t pc)
 {
-    in->pc = pc;
     if (limit < READ_AHEAD)
-        return decode_padded(in, code, limit);
-    decode_bytes(in, code);
+        return decode_padded(in, code, limit, pc);
+    struct fields f = {.start = code, .p = code};
+    in->pc = pc;
+    scan_rex(&f);
+    if (byte_class[*f.p] <= BYTE_0F)
+        decode_opcode(in, &f);
+    else
+        decode_special(in, code);
     return DECODE_OK;
 }
 

@@ -291,6 +291,7 @@ enum operand { OPERANDS(OPERAND_NAMED) };
 #define VSIB        ATTR(50) /* the index is a vector register */
 #define VMASKED     ATTR(51) /* a vector chooses the elements that are accessed */
 #define SIB         ATTR(52) /* needs a SIB byte, no rip-relative form */
+#define OPCODE_LAST ATTR(53) /* the opcode is behind the operands */
 #define TMM3        ATTR(54) /* three different tiles */
 #define IS5         ATTR(55) /* imm8[3:0] is an operand too (vpermil2ps) */
 #define OTHER       ATTR(56) /* AMD's, VIA's: #UD on Intel */
@@ -357,7 +358,7 @@ struct opcode {
     uint8_t effect;     /* enum flag_effect */
     uint8_t implicit;   /* enum implicit_effect */
     uint8_t imm;        /* enum imm_kind */
-    uint8_t imm2_size;  /* of a second immediate */
+    uint8_t tail_size;  /* of what is behind the immediate: a second one, an opcode */
     uint8_t mem_size;   /* enum operand_size of the ModRM memory operand */
     uint8_t mem_access; /* MEM_READ, MEM_WRITE */
     uint8_t op_logs;    /* log2 of the operand size, by 66 and W: 2 bits each */
