@@ -27,8 +27,9 @@
 #define MAX_SHARES  (2 * MAX_CELLS)
 #define MAX_LOOKS   64 /* at counters in cells, before there are none */
 
-#define TICK_MS     20   /* of the thread's time in user mode */
-#define TICK_BLOCKS 1000 /* are translated in a twentieth of a tick */
+#define TICK_MS     10   /* of the thread's time in user mode */
+#define SETTLED     32   /* blocks: a program that meets fewer new ones in a tick has settled */
+#define TICK_BLOCKS 2500 /* are translated in a quarter of a tick: the few that are hot */
 #define PATIENCE    4 /* times as long until the next time: the plugin may want its marks again */
 
 static unsigned rank_of(const struct plugin_op *op)
@@ -51,6 +52,7 @@ static struct {
     uint32_t n, ticks; /* blocks with marks */
     uint32_t rate;     /* blocks that a tick pays for */
     uint64_t before;   /* stats.blocks then */
+    uint64_t latest;   /* blocks at the latest tick */
 } marks = {.rate = TICK_BLOCKS};
 
 static void count_marks(const struct plugin_op *ops, size_t n)
@@ -65,11 +67,13 @@ static void count_marks(const struct plugin_op *ops, size_t n)
     }
 }
 
-/* A translation of everything has to be cheap beside what has run, and to be of use. */
+/* To translate anew what the program runs now has to be cheap beside what has run, and of use. */
 bool plugin_ops_tick(void)
 {
     uint64_t blocks = __atomic_load_n(&stats.blocks, __ATOMIC_RELAXED) - marks.before;
-    if (blocks < (uint64_t)++marks.ticks * marks.rate && 2 * marks.n > blocks)
+    bool settled = blocks - marks.latest < SETTLED;
+    marks.latest = blocks;
+    if (blocks < (uint64_t)++marks.ticks * marks.rate && settled && 2 * marks.n > blocks)
         __atomic_store_n(&marks.due, true, __ATOMIC_RELAXED);
     return marks.due;
 }
@@ -80,13 +84,14 @@ static void forget_marks(void)
         marks.rate /= PATIENCE;
     marks.n = marks.ticks = 0;
     marks.before = stats.blocks;
+    marks.latest = 0;
     __atomic_store_n(&marks.due, false, __ATOMIC_RELAXED);
 }
 
 void plugin_ops_fork_child(void)
 {
     marks.ticking = false; /* the timer is the parent's */
-    marks.before = 0;      /* as stats are the child's own */
+    marks.before = marks.latest = 0; /* as stats are the child's own */
 }
 
 /* ---- cells ---------------------------------------------------------------------------- */
