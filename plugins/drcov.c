@@ -187,19 +187,21 @@ static void write_modules(FILE *out)
 static void write_coverage(FILE *out)
 {
     uint32_t *counts = count_hits(), executed = 0;
+    struct entry *entries = map_alloc(NULL, (blocks.n + 1) * sizeof *entries);
     for (size_t i = 0; i < blocks.n; i++)
-        executed += counts[i] != 0;
+        if (counts[i]) {
+            entries[executed] = ((struct block *)blocks.records[i])->entry;
+            counts[executed++] = counts[i];
+        }
     fprintf(out, "DRCOV VERSION: 2\nDRCOV FLAVOR: drcov-64%s\n", hits ? "-hits" : "");
     write_modules(out);
     fprintf(out, "BB Table: %u bbs\n", executed);
-    for (size_t i = 0; i < blocks.n; i++)
-        if (counts[i])
-            fwrite(&((struct block *)blocks.records[i])->entry, sizeof(struct entry), 1, out);
-    if (hits)
+    fwrite(entries, sizeof *entries, executed, out);
+    if (hits) {
         fprintf(out, "Hit Count Table: version 1, count %u\n", executed);
-    for (size_t i = 0; hits && i < blocks.n; i++)
-        if (counts[i])
-            fwrite(&counts[i], sizeof counts[i], 1, out);
+        fwrite(counts, sizeof *counts, executed, out);
+    }
+    free(entries);
     free(counts);
 }
 

@@ -62,17 +62,24 @@ static inline int modules_find_instance(struct modules *ms, size_t module, uint6
     return (int)ms->n_instances++;
 }
 
-/* Files one line of /proc/self/maps. */
+/* The number at *p, which then is behind it and the character that ends it. */
+static inline uint64_t modules_take(char **p, int base)
+{
+    uint64_t number = strtoull(*p, p, base);
+    *p += **p != 0;
+    return number;
+}
+
+/* Files one line of /proc/self/maps: "start-end perms offset major:minor inode path". */
 static inline void modules_add_line(struct modules *ms, char *line)
 {
-    uint64_t start, end, offset, major, minor, ino;
-    char perms[5];
-    int path_at = 0;
-    if (sscanf(line,
-               "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %" SCNx64 ":%" SCNx64 " %" SCNu64 " %n",
-               &start, &end, perms, &offset, &major, &minor, &ino, &path_at) < 7)
-        return;
-    char *path = line + path_at, *deleted = strstr(path, " (deleted)\n");
+    char *p = line;
+    uint64_t start = modules_take(&p, 16), end = modules_take(&p, 16);
+    const char *perms = p;
+    p += strcspn(p, " ");
+    uint64_t offset = modules_take(&p, 16), major = modules_take(&p, 16);
+    uint64_t minor = modules_take(&p, 16), ino = modules_take(&p, 10);
+    char *path = p + strspn(p, " "), *deleted = strstr(path, " (deleted)\n");
     path[deleted ? (size_t)(deleted - path) : strcspn(path, "\n")] = 0;
     int instance = -1;
     if (*path == '/' && ino && strncmp(path, "/memfd:", 7)) {
