@@ -1025,14 +1025,15 @@ void plugin_gen_tb_start(struct cpu *cpu, uint64_t pc);
 void plugin_gen_insn_start(const struct insn *in);
 void plugin_gen_insn_end(void);
 /* Runs the tb_trans callbacks and returns what they asked for, sorted by place of execution
- * (block, then per instruction: PLACE_INSN, PLACE_MEM); *count may be 0. malloc'ed, the caller's.
- */
-struct plugin_op *plugin_gen_tb_end(struct cpu *cpu, size_t *count);
+ * (block, then per instruction: PLACE_INSN, PLACE_MEM); *count may be 0. Valid until the next
+ * block's. */
+const struct plugin_op *plugin_gen_tb_end(struct cpu *cpu, size_t *count);
 
 /* plugin_ops.c: a block's operations made cheaper, so that no plugin can tell. Under tb_lock.
  * The rank of an operation says when it runs: 0 with the block, 1 + 2n with its instruction n,
  * 2 + 2n with that one's accesses. */
-void plugin_ops_fold(struct unit *u, int block); /* calls become what they do */
+/* Makes asked the block's: calls become what they do. */
+void plugin_ops_fold(struct unit *u, int block, const struct plugin_op *asked, size_t n);
 void plugin_ops_merge(struct unit *u,
                       int block); /* additions to one counter become one; needs live */
 /* Carries out an addition or a store. */
@@ -1108,8 +1109,8 @@ void plugin_after_fork(bool child);
 #define PLUGIN_API_CUR 7
 
 struct qemu_plugin_insn {
-    struct insn in;
-    uint16_t index; /* in its block */
+    const struct insn *in; /* the unit's */
+    uint16_t index;        /* in its block */
 };
 
 /* The block being translated. */
@@ -1196,15 +1197,16 @@ static inline void plugin_gen_insn_start(const struct insn *in)
 static inline void plugin_gen_insn_end(void)
 {
 }
-static inline struct plugin_op *plugin_gen_tb_end(struct cpu *cpu, size_t *count)
+static inline const struct plugin_op *plugin_gen_tb_end(struct cpu *cpu, size_t *count)
 {
     (void)cpu;
     *count = 0;
     return NULL;
 }
-static inline void plugin_ops_fold(struct unit *u, int block)
+static inline void plugin_ops_fold(struct unit *u, int block, const struct plugin_op *asked,
+                                   size_t n)
 {
-    (void)u, (void)block;
+    (void)u, (void)block, (void)asked, (void)n;
 }
 static inline void plugin_ops_merge(struct unit *u, int block)
 {

@@ -1188,7 +1188,7 @@ static unsigned index_in_block(const struct lower *l, unsigned i)
 static void lower_op(struct lower *l, unsigned i, const struct plugin_op *op)
 {
     bool flags_dead = !(l->unit->live[i] & FLAGS_ARITH);
-    l->lost |= flags_dead ? FLAGS_ARITH : 0;
+    l->lost |= flags_dead && op->kind != OP_STORE ? FLAGS_ARITH : 0;
     struct light *light = op->kind == OP_CALL ? find_light(op) : NULL;
     if (light)
         lower_light_call(l, op, light, flags_dead ? THUNK_FLAGS_DEAD : 0, NULL);
@@ -2188,15 +2188,23 @@ static const uint8_t *find_bound(const struct lower *l, const struct tb *tb, uns
     return has_space(l, limit, size) ? l->e.p + size : NULL;
 }
 
+/* The first instruction, by its index in the unit, for which an operation is still to come. The
+ * last one of a block with operations may be a repetition, which runs in parts then. */
+static unsigned next_op_insn(const struct lower *l)
+{
+    const struct unit *u = l->unit;
+    if (l->op < u->n_ops[l->tb])
+        return u->first[l->tb] + u->ops[l->tb][l->op].insn;
+    return u->first[l->tb + 1] - (u->n_ops[l->tb] != 0);
+}
+
 /* Copies as many instructions from i on as are copied at all; returns how many. Which one a host
- * address belongs to is only asked for in a replay, operations stand between instructions. */
-static unsigned lower_run(struct lower *l, unsigned i, unsigned end)
+ * address belongs to is only asked for in a replay. */
+static unsigned lower_run(struct lower *l, unsigned i)
 {
     const struct unit *u = l->unit;
     const uint8_t *code = u->code[i], *p = code;
-    unsigned n = i;
-    if (l->replay || l->lost || u->n_ops[l->tb])
-        return 0;
+    unsigned n = i, end = l->replay ? i : next_op_insn(l);
     for (; n < end && u->code[n] == p && is_copied(&u->insn[n]); n++)
         p += u->insn[n].len;
     size_t size = (size_t)(p - code);
@@ -2216,7 +2224,7 @@ static bool lower_block(struct lower *l, struct tb *tb, enum tb_entry entry)
         return false;
     lower_block_start(l, tb, entry);
     for (unsigned i = first; i < end; i++) {
-        if ((i += lower_run(l, i, end)) == end)
+        if ((i += lower_run(l, i)) == end)
             break;
         if (i > first && !(bound = find_bound(l, tb, i)))
             return false;

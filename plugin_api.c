@@ -25,7 +25,7 @@ static const struct insn *check_insn(const char *function, const struct qemu_plu
 {
     if (!plugin_has_insn(insn))
         plugin_abuse(function, "not an instruction of the block of a running tb_trans callback");
-    return &insn->in;
+    return insn->in;
 }
 
 static const void *code_of(const struct insn *in)

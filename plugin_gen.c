@@ -61,7 +61,7 @@ static struct plugin_op *add_op(enum plugin_place place, enum plugin_op_kind kin
     *op = (struct plugin_op){.kind = kind,
                              .place = place,
                              .insn = insn ? insn->index : 0,
-                             .pc = insn ? insn->in.pc : tb.pc,
+                             .pc = insn ? insn->in->pc : tb.pc,
                              .ctx = plugin_current()};
     return op;
 }
@@ -232,7 +232,7 @@ void plugin_gen_insn_start(const struct insn *in)
 {
     if (tb.n == TB_MAX_INSNS)
         die("block at 0x%llx has too many instructions", (unsigned long long)tb.pc);
-    tb.insns[tb.n] = (struct qemu_plugin_insn){.in = *in, .index = (uint16_t)tb.n};
+    tb.insns[tb.n] = (struct qemu_plugin_insn){.in = in, .index = (uint16_t)tb.n};
 }
 
 void plugin_gen_insn_end(void)
@@ -247,12 +247,17 @@ static size_t rank_op(const struct plugin_op *op)
 }
 
 /* The list in order of execution; what shares a place keeps the order of registration. */
-static struct plugin_op *plugin_gen_inject(void)
+static const struct plugin_op *plugin_gen_inject(void)
 {
     static uint32_t start[2 + 2 * TB_MAX_INSNS]; /* per rank: where its entries go */
-    struct plugin_op *sorted = malloc(n_ops * sizeof *sorted);
-    if (!sorted)
-        die("out of memory");
+    static struct plugin_op *sorted;
+    static size_t room;
+    if (room < n_ops) {
+        room = max_ops;
+        sorted = realloc(sorted, room * sizeof *sorted);
+        if (!sorted)
+            die("out of memory");
+    }
     memset(start, 0, (2 + 2 * tb.n) * sizeof *start);
     for (size_t i = 0; i < n_ops; i++)
         start[1 + rank_op(&ops[i])]++;
@@ -263,10 +268,10 @@ static struct plugin_op *plugin_gen_inject(void)
     return sorted;
 }
 
-struct plugin_op *plugin_gen_tb_end(struct cpu *cpu, size_t *count)
+const struct plugin_op *plugin_gen_tb_end(struct cpu *cpu, size_t *count)
 {
     (void)cpu;
     qemu_plugin_tb_trans_cb(&tb);
     *count = n_ops;
-    return n_ops ? plugin_gen_inject() : NULL;
+    return n_ops > 1 ? plugin_gen_inject() : ops;
 }

@@ -90,7 +90,7 @@ static void forget_marks(void)
 
 void plugin_ops_fork_child(void)
 {
-    marks.ticking = false; /* the timer is the parent's */
+    marks.ticking = false;           /* the timer is the parent's */
     marks.before = marks.latest = 0; /* as stats are the child's own */
 }
 
@@ -322,17 +322,18 @@ static bool may_look(const struct plugin_op *op)
     return op->kind == OP_CALL || op->kind == OP_CALL_COND || op->kind == OP_STORE;
 }
 
-void plugin_ops_fold(struct unit *u, int block)
+void plugin_ops_fold(struct unit *u, int block, const struct plugin_op *asked, size_t n)
 {
     static struct folding f;
     f.may_guard = true;
-    if (!fold_list(&f, u->ops[block], u->n_ops[block])) {
+    if (!fold_list(&f, asked, n)) {
         f.may_guard = false;
-        fold_list(&f, u->ops[block], u->n_ops[block]);
+        fold_list(&f, asked, n);
     }
-    free(u->ops[block]);
     u->n_ops[block] = f.n + (size_t)f.n_guards;
-    u->ops[block] = malloc((u->n_ops[block] + 1) * sizeof *f.out);
+    if (!u->n_ops[block])
+        return;
+    u->ops[block] = malloc(u->n_ops[block] * sizeof *f.out);
     if (!u->ops[block])
         die("out of memory");
     memcpy(u->ops[block], f.guard, (size_t)f.n_guards * sizeof *f.out);

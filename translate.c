@@ -287,8 +287,9 @@ static void instrument_block(struct cpu *cpu, struct unit *u, int i)
         plugin_gen_insn_start(&u->insn[n]);
         plugin_gen_insn_end();
     }
-    u->ops[i] = plugin_gen_tb_end(cpu, &u->n_ops[i]);
-    plugin_ops_fold(u, i);
+    size_t n_asked;
+    const struct plugin_op *asked = plugin_gen_tb_end(cpu, &n_asked);
+    plugin_ops_fold(u, i, asked, n_asked);
 }
 
 /* For a start, all flags are live where a callback runs in block i: it may look at them. */
@@ -392,6 +393,17 @@ static void leave_bare(struct unit *u)
     }
 }
 
+/* True if anything is to run between the guest's instructions that changes flags, or looks at
+ * them. */
+static bool needs_flags(const struct unit *u)
+{
+    for (int i = 0; i < u->n_tbs; i++)
+        for (size_t k = 0; k < u->n_ops[i]; k++)
+            if (u->ops[i][k].kind != OP_STORE)
+                return true;
+    return false;
+}
+
 static void instrument_unit(struct cpu *cpu, struct unit *u)
 {
     u->exits_dead = 0;
@@ -400,6 +412,8 @@ static void instrument_unit(struct cpu *cpu, struct unit *u)
         return;
     for (int i = 0; i < u->n_tbs; i++)
         instrument_block(cpu, u, i);
+    if (!needs_flags(u))
+        return;
     for (int i = 0; i < u->n_tbs; i++)
         mark_calls(u, i);
     find_dead_exits(u);
