@@ -989,6 +989,8 @@ enum plugin_op_kind {
     OP_UNLOCK, /* from 1 to 0, or else func(vcpu, udata) */
 };
 
+#define LOOP_COPIES 4 /* of a block's code, at most */
+
 /* One piece of instrumentation that a plugin asked for, in the order in which it must run. */
 struct plugin_op {
     uint8_t kind, place; /* enum plugin_op_kind, enum plugin_place */
@@ -997,6 +999,7 @@ struct plugin_op {
     uint8_t cb_flags;    /* enum qemu_plugin_cb_flags */
     uint8_t size;        /* of the word at ptr */
     bool locked;         /* OP_ADD_PTR, OP_LOCK, OP_UNLOCK: atomic */
+    uint8_t copies;      /* of its block's code, or 0; copy n adds at offset + 8 n */
     uint16_t insn;       /* index of the instruction in its block */
     uint32_t leader;     /* merged: index of the operation that does its work */
     uint64_t pc;         /* its address (PLACE_TB: the block's) */

@@ -130,9 +130,11 @@ struct lower {
     struct emit e;
     struct superblock *sb;
     struct unit *unit;
-    int tb;        /* index of the block being lowered */
-    size_t op;     /* its next operation */
-    uint8_t *cold; /* end of the free space; stubs are laid below it */
+    int tb;                       /* index of the block being lowered */
+    size_t op;                    /* its next operation */
+    unsigned copy;                /* of the block's code that is being laid, below count_copies */
+    uint8_t *leaves[LOOP_COPIES]; /* sites of the branches by which earlier copies end the loop */
+    uint8_t *cold;                /* end of the free space; stubs are laid below it */
     struct link *links;
     unsigned lost; /* dead flags that instrumentation has changed, as the guest has not since */
     bool replay;   /* only to find what a host address stands for: no stubs, no links */
@@ -1153,7 +1155,7 @@ static void lower_cond_call(struct lower *l, const struct plugin_op *op, bool fl
 static void lower_inline_op(struct lower *l, const struct plugin_op *op, bool flags_dead)
 {
     struct emit *e = &l->e;
-    int32_t offset = (int32_t)op->offset;
+    int32_t offset = (int32_t)op->offset + 8 * (int32_t)l->copy;
     switch (op->kind) {
     case OP_ADD:
         if (flags_dead && fits_i32((int64_t)op->imm))
@@ -1886,15 +1888,46 @@ static void lower_short_cond(struct lower *l, const struct insn *in)
     set_site(link, emit_here(&l->e) - 4);
 }
 
+static bool is_short_cond(const struct insn *in)
+{
+    return in->map == 0 && in->opcode >= 0xe0;
+}
+
+/* How often the code of the block is laid out; more than once: it is a loop. */
+static unsigned count_copies(const struct lower *l)
+{
+    const struct plugin_op *op = l->unit->ops[l->tb];
+    return l->unit->n_ops[l->tb] && op->copies ? op->copies : 1;
+}
+
+/* Ends a copy that another follows: the loop goes on in that one, or leaves behind the last. */
+static void lower_turn(struct lower *l, const struct insn *in)
+{
+    struct emit *e = &l->e;
+    if (is_short_cond(in)) {
+        emit_short(e, in->flags & INSN_ADDR32 ? PREFIX_A32 : 0, in->opcode, 5);
+        emit_jmp(e, emit_here(e));
+    } else {
+        emit_jcc(e, (in->opcode & 15) ^ 1, emit_here(e));
+    }
+    l->leaves[l->copy] = e->p;
+}
+
 static void lower_cond(struct lower *l, const struct insn *in)
 {
-    if (in->map == 0 && in->opcode >= 0xe0) {
+    if (l->copy + 1 < count_copies(l)) {
+        lower_turn(l, in);
+        return;
+    }
+    if (is_short_cond(in)) {
         lower_short_cond(l, in);
     } else {
         struct link *link;
         const uint8_t *stub = make_link(l, in->target, false, &link);
         set_site(link, emit_hole_jcc(&l->e, in->opcode & 15, stub));
     }
+    for (unsigned i = 0; i < l->copy; i++)
+        land(&l->e, l->leaves[i]);
     lower_fallthrough(l, in->pc + in->len);
 }
 
@@ -2137,7 +2170,8 @@ static void lower_entry(struct lower *l, struct tb *tb, enum tb_entry entry)
 
 static void lower_block_start(struct lower *l, struct tb *tb, enum tb_entry entry)
 {
-    lower_entry(l, tb, entry);
+    if (l->copy == 0)
+        lower_entry(l, tb, entry);
     /* What leads here may have changed flags that are dead. */
     l->lost = tb->flags_dead && plugin_wants_tb_trans() ? FLAGS_ARITH : 0;
     begin_insn(l, tb->pc, 0);
@@ -2215,7 +2249,7 @@ static unsigned lower_run(struct lower *l, unsigned i)
     return n - i;
 }
 
-static bool lower_block(struct lower *l, struct tb *tb, enum tb_entry entry)
+static bool lower_copy(struct lower *l, struct tb *tb, enum tb_entry entry)
 {
     unsigned first = l->unit->first[l->tb], end = l->unit->first[l->tb + 1];
     l->op = 0;
@@ -2233,7 +2267,15 @@ static bool lower_block(struct lower *l, struct tb *tb, enum tb_entry entry)
             die("the code for 0x%llx is longer than its bound",
                 (unsigned long long)l->unit->insn[i].pc);
     }
-    const struct insn *last = &l->unit->insn[end - 1];
+    return !l->full;
+}
+
+static bool lower_block(struct lower *l, struct tb *tb, enum tb_entry entry)
+{
+    const struct insn *last = &l->unit->insn[l->unit->first[l->tb + 1] - 1];
+    for (l->copy = 0; l->copy < count_copies(l); l->copy++)
+        if (!lower_copy(l, tb, entry))
+            return false;
     if (last->kind == INSN_NEXT)
         lower_fallthrough(l, last->pc + last->len);
     return !l->full;

@@ -9,7 +9,8 @@
  * long as plugins only count inline, a block counts its executions in a cell of its own, one
  * addition for all its counters, and the scoreboards are brought up to date when somebody looks.
  * A callback that stays a call, or a pointer into a scoreboard, may look at any time: from then on
- * there are no cells.
+ * there are no cells. A block that is a short loop is laid out several times, for cells in turn:
+ * one alone would still be such a chain.
  *
  * A plugin that marks what has run need not mark again what has a mark, but only it knows what has.
  * So, when the program has settled, its code is translated anew, and the plugin is asked again.
@@ -26,6 +27,7 @@
 #define MAX_LEADERS 16 /* counters of one segment */
 #define MAX_SHARES  (2 * MAX_CELLS)
 #define MAX_LOOKS   64 /* at counters in cells, before there are none */
+#define LOOP_INSNS  24 /* a longer loop does not wait for its counter */
 
 #define TICK_MS     10   /* of the thread's time in user mode */
 #define SETTLED     32   /* blocks: a program that meets fewer new ones in a tick has settled */
@@ -156,10 +158,23 @@ static bool take_cell(uint32_t *cell)
     return true;
 }
 
-static void add_share(uint32_t cell, const struct plugin_op *op, uint64_t by)
+static void add_share(uint32_t cell, int64_t counter, uint64_t by)
 {
-    cells.share[cells.n_shares] = (struct share){op->offset, by, cell};
+    cells.share[cells.n_shares] = (struct share){counter, by, cell};
     __atomic_store_n(&cells.n_shares, cells.n_shares + 1, __ATOMIC_RELEASE);
+}
+
+/* Adds a cell that counts what the latest one does. */
+static bool repeat_cell(void)
+{
+    uint32_t end = cells.n_shares, i = end, latest = cells.n - 1, cell;
+    if (!take_cell(&cell))
+        return false;
+    while (i > 0 && cells.share[i - 1].cell == latest)
+        i--;
+    for (; i < end; i++)
+        add_share(cell, cells.share[i].counter, cells.share[i].by);
+    return true;
 }
 
 /* Adds what cells have counted since the last time to the vCPU's scoreboards. Its thread may go on
@@ -515,7 +530,7 @@ static void append_cell(struct merging *m, struct leader *leaders, unsigned n)
         if (!leader->worth || leader->op.kind != OP_ADD || (!first && !take_cell(&cell)))
             continue;
         first = first ? first : leader;
-        add_share(cell, &leader->op, leader->op.imm);
+        add_share(cell, leader->op.offset, leader->op.imm);
         leader->op.leader = index;
         leader->in_cell = true;
     }
@@ -586,9 +601,29 @@ static void move_to_cells(struct plugin_op *ops, size_t n)
     uint32_t cell;
     for (size_t i = 0; i < n; i++)
         if (ops[i].kind == OP_ADD && ops[i].offset < CELLS_OFFSET && take_cell(&cell)) {
-            add_share(cell, &ops[i], 1);
+            add_share(cell, ops[i].offset, 1);
             ops[i].offset = cell_offset(cell);
         }
+}
+
+/* True if the block is a short loop, of code that cannot change while it runs. */
+static bool is_short_loop(const struct unit *u, int block)
+{
+    const struct insn *first = &u->insn[u->first[block]];
+    const struct insn *last = &u->insn[u->first[block + 1] - 1];
+    return last->kind == INSN_COND && last->target == first->pc && last - first < LOOP_INSNS &&
+           !u->can_change && !(opt.log & LOG_NOCHAIN);
+}
+
+/* Each copy of a loop gets a cell of its own. */
+static void copy_loop(const struct unit *u, int block, struct plugin_op *ops, size_t n)
+{
+    if (n != 1 || ops[0].kind != OP_ADD || ops[0].place == PLACE_MEM ||
+        ops[0].offset < CELLS_OFFSET || !is_short_loop(u, block))
+        return;
+    ops[0].copies = 1;
+    while (ops[0].copies < LOOP_COPIES && repeat_cell())
+        ops[0].copies++;
 }
 
 /* Merges the block's list into m->out. */
@@ -622,6 +657,7 @@ void plugin_ops_merge(struct unit *u, int block)
         die("out of memory");
     merge_list(&m);
     move_to_cells(m.out, m.n);
+    copy_loop(u, block, m.out, m.n);
     u->n_merged[block] = room - m.merged;
     memmove(m.out + m.n, m.out + m.merged, u->n_merged[block] * sizeof *m.out);
     u->n_ops[block] = m.n;

@@ -18,8 +18,8 @@
 
 /* clang-format off */
 static const char *const programs[] = {
-    "addressing", "riprel", "calls", "branches", "strings", "repeats", "faults", "own", "far",
-    "hello-musl-static",
+    "addressing", "riprel", "calls", "branches", "strings", "repeats", "loops", "faults", "own",
+    "far", "hello-musl-static",
 };
 /* Each must report the number of instructions. */
 static const struct {

@@ -59,6 +59,8 @@ static const struct program programs[] = {
     {"far",                 0, {"far"}},
     {"strings",             0, {"strings"}},
     {"repeats",             0, {"repeats"}},
+    {"loops",               0, {"loops"}},
+    {"alarms",              RACY | HEAVY, {"alarms"}},
     {"integer",             0, {"integer"}},
     {"sse",                 0, {"sse"}},
     {"avx",                 0, {"avx"}},

@@ -580,6 +580,40 @@ static void test_protected(void **state)
     assert_int_equal(accesses[0], accesses[1]);
 }
 
+/* A plugin's counts of a program, inline or by callbacks. */
+struct counts {
+    uint64_t blocks, insns;
+};
+
+static struct counts count_all(const char *program, bool inlined)
+{
+    static const char *const plugins[2][2] = {{"libbb.so", "libinsn.so"},
+                                              {"libbb.so,inline=on", "libinsn.so,inline=on"}};
+    struct result r;
+
+    run_emu(&r,
+            (const char *const[]){"-d", "plugin", "-plugin", plugins[inlined][0], "-plugin",
+                                  plugins[inlined][1], program, NULL},
+            NULL);
+    assert_int_equal(r.status, 0);
+    struct counts counts = {number_after(r.out[1], "Total: bb's:"),
+                            number_after(r.out[1], "total insns:")};
+    free_result(&r);
+    return counts;
+}
+
+/* Loops are laid out for several rounds if they count inline, and count the same. Where alarms come
+ * blocks are cut in two, but each instruction runs once. */
+static void test_loops(void **state)
+{
+    struct counts called = count_all("%/loops", false), inlined = count_all("%/loops", true);
+
+    (void)state;
+    assert_int_equal(inlined.blocks, called.blocks);
+    assert_int_equal(inlined.insns, called.insns);
+    assert_int_equal(count_all("%/alarms", true).insns, count_all("%/alarms", false).insns);
+}
+
 /* The program ends while threads run: what was counted then is counted in all ways. */
 static void test_end_of_threads(void **state)
 {
@@ -1382,6 +1416,7 @@ int main(int argc, char **argv)
         {"order of events", test_order},
         {"reset", test_reset},
         {"stress", test_stress},
+        {"loops", test_loops},
         {"end of threads", test_end_of_threads},
         {"clobber", test_clobber},
         {"modules", test_modules},

@@ -61,6 +61,35 @@ static void patch_own_loop(void)
     printf(" %d\n", run(page + 100));
 }
 
+/* A loop of one block, which from page to page comes to write to itself, in one round or another:
+ * what that turned into a dec is run by the next one. */
+static void patch_short_loop(void)
+{
+    enum { ROUNDS = 8, PAGE = 4096 };
+    static const unsigned char code[] = {
+        0x31, 0xc0,                                 /*    xor  %eax, %eax */
+        0xb9, ROUNDS, 0,    0,    0,                /*    mov  $ROUNDS, %ecx */
+        0xff, 0xc0,                                 /* 1: inc  %eax */
+        0x40, 0x88,   0x37,                         /*    mov  %sil, (%rdi) */
+        0x48, 0x81,   0xc7, 0x00, 0x10, 0x00, 0x00, /*    add  $4096, %rdi */
+        0xff, 0xc9,                                 /*    dec  %ecx */
+        0x75, 0xf0,                                 /*    jnz  1b */
+        0xc3,
+    };
+    unsigned char *pages =
+        mmap(NULL, 2 * ROUNDS * ROUNDS * PAGE, PROT_READ | PROT_WRITE | PROT_EXEC,
+             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int (*f)(unsigned char *, int);
+
+    for (int round = 0; round < ROUNDS; round++) {
+        unsigned char *at = pages + (2 * round + 1) * ROUNDS * PAGE;
+        memcpy(at, code, sizeof code);
+        memcpy(&f, &at, sizeof f);
+        printf(" %d", f(at + 8 - round * PAGE, 0xc8));
+    }
+    printf("\n");
+}
+
 /* The very next instruction is overwritten. */
 static void patch_next(void)
 {
@@ -210,6 +239,7 @@ int main(void)
     page = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     share_page();
     patch_own_loop();
+    patch_short_loop();
     patch_next();
     write_by_kernel();
     write_for_thread();
