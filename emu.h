@@ -624,7 +624,8 @@ struct roll {
 #define JIT_CALL_LEN 5 /* bytes of a host call */
 
 void jit_init(void);
-/* Code in the cache relies on what has ceased to hold: on clear windows or on faults. */
+/* Code in the cache relies on what has ceased to hold: on clear windows, on faults, or on returns
+ * that seldom share an entry of their table. */
 bool jit_must_flush(void);
 /* Generated code is no more to rely on faults; true if code in the cache does. */
 bool jit_stop_faults(void);

@@ -28,8 +28,10 @@
  * predicts: the pad behind the call is where it leads. That pad pops the guest's return address
  * and checks that it is its own. The table has 32-bit addresses and shares a huge page with the
  * jump table: that one is cleared in the time that faults on the small pages would take, and more
- * would take longer. A program of much code gets more entries, by a wider mask: one that was put
- * where the narrower mask said leads to a pad that checks.
+ * would take longer. Its index is the low 16 bits of the address; where many returns come to share
+ * an entry, more of them by pext, which takes longer (measured: two cycles a return): all code is
+ * translated anew for that. A program of much code gets more entries still, by a wider mask: one
+ * that was put where the narrower mask said leads to a pad that checks.
  *
  * Fast pads. A pad has to compare without flags, then to load rcx from slot 0. That of a target
  * at a low address does both by one load: from slot 0, moved by how far the target is from its own
@@ -69,8 +71,11 @@ _Static_assert(FAST_PADS_END <= CPU_WINDOW_BELOW, "what their pads load lies in 
 #define ROUTE_COUNT     65536 /* by the low half of eax */
 #define UNKNOWN_SYSCALL 1024  /* this and all above are none of the kernel's */
 #define PADS            (ROUTES + ROUTE_COUNT)
-#define RETURN_MASK     (PADS + PAD_COUNT * PAD_SIZE) /* the bits of an address that are the index */
+/* The bits of an address that are the index; 0: the low NARROW_BITS, without pext. */
+#define RETURN_MASK     (PADS + PAD_COUNT * PAD_SIZE)
+#define MAX_SHARED      64 /* returns that share an entry of so few */
 #define RETURN_TABLE    (LOW_TABLES + (1ull << 20))
+#define NARROW_BITS     16
 #define RETURN_BITS     18
 #define MORE_BITS       20
 #define TABLES_END      (LOW_TABLES + (6ull << 20))
@@ -168,6 +173,8 @@ static bool fast_pads;        /* the same for all blocks since the last flush */
 static bool may_fault = true; /* a fault is emu's to see, whatever the guest or a tracer does */
 /* Entries of the return table that targets share. */
 static uint8_t shared_returns[(1 << MORE_BITS) / 8];
+static unsigned n_shared; /* of them, since the index is what it is */
+static bool has_pext;     /* and it is quick */
 
 static struct unit replay_unit;
 static uint8_t replay_code[1 << 20];
@@ -242,6 +249,17 @@ static uint32_t return_mask(unsigned bits)
     return (1u << bits) - 1;
 }
 
+static bool is_narrow(void)
+{
+    return !*(const uint32_t *)RETURN_MASK;
+}
+
+/* Entries of the return table that are in use. */
+static size_t count_returns(void)
+{
+    return is_narrow() ? 1 << NARROW_BITS : *(const uint32_t *)RETURN_MASK + (size_t)1;
+}
+
 void jit_init(void)
 {
     static const char *const targets[PAD_COUNT] = {
@@ -261,7 +279,7 @@ void jit_init(void)
     map_low(LOW_TABLES, TABLES_END - LOW_TABLES, PROT_READ | PROT_WRITE | PROT_EXEC);
     map_low(LARGE_TABLE, LARGE_SIZE, PROT_READ | PROT_WRITE);
     use_huge_pages(LOW_TABLES, TABLES_END - LOW_TABLES);
-    *(uint32_t *)RETURN_MASK = has_fast_pext() ? return_mask(RETURN_BITS) : 0;
+    has_pext = has_fast_pext();
     for (int i = 0; i < PAD_COUNT; i++) {
         struct emit e = {.p = pad_address(i)};
         emit_jmp_far(&e, (uintptr_t)targets[i]);
@@ -320,8 +338,7 @@ void jit_clear_table(void)
 {
     for (int i = 0; i < JUMP_TABLE_SIZE; i++)
         ((uint64_t *)JUMP_TABLE)[i] = (uintptr_t)pad_address(PAD_MISS);
-    empty_returns(0, *(uint32_t *)RETURN_MASK == return_mask(MORE_BITS) ? 1 << MORE_BITS
-                                                                        : 1 << RETURN_BITS);
+    empty_returns(0, count_returns());
     /* Fresh pages: zero, and not touched before they are used. */
     madvise((void *)LARGE_TABLE, LARGE_SIZE, MADV_DONTNEED);
     clear_large_entry(large_entry(0));
@@ -351,17 +368,33 @@ static void close_thunks(const uint8_t *limit)
         }
 }
 
+/* Too many returns share an entry of the narrow index. */
+static bool shares_many(void)
+{
+    return n_shared > MAX_SHARED && is_narrow() && has_pext;
+}
+
+/* There is no code that goes by it. Who shares an entry is not noticed without fast pads. */
+static void leave_narrow_index(void)
+{
+    *(uint32_t *)RETURN_MASK = return_mask(RETURN_BITS);
+    empty_returns(0, count_returns());
+    memset(shared_returns, 0, sizeof(shared_returns));
+}
+
 void jit_reset(void)
 {
     close_thunks(cache.end);
     cache.hot = cache.start;
     cache.cold = cache.end;
     fast_pads = may_fault && !vma_is_crowded();
+    if (shares_many() || (!fast_pads && is_narrow() && has_pext))
+        leave_narrow_index();
 }
 
 bool jit_must_flush(void)
 {
-    return fast_pads && (!may_fault || vma_is_crowded());
+    return shares_many() || (fast_pads && (!may_fault || vma_is_crowded()));
 }
 
 bool jit_stop_faults(void)
@@ -1643,8 +1676,7 @@ static void lower_rep_elements(struct lower *l, unsigned i, const uint8_t *code)
 
 static uint32_t return_index(uint64_t pc)
 {
-    uint32_t mask = *(const uint32_t *)RETURN_MASK;
-    return pc & (mask ? mask : 0xffff);
+    return pc & (uint32_t)(count_returns() - 1);
 }
 
 static bool is_shared_return(uint64_t pc)
@@ -1851,11 +1883,11 @@ static void lower_ret_imm(struct lower *l, const struct insn *in)
 /* ecx = index in the return table of the address on top of the stack; the flags stay. */
 static void emit_return_index(struct emit *e)
 {
-    if (*(const uint32_t *)RETURN_MASK) {
+    if (is_narrow()) {
+        emit_movzx_ecx_stack(e);
+    } else {
         emit_mov_ecx_stack(e);
         emit_pext_ecx(e, RETURN_MASK);
-    } else {
-        emit_movzx_ecx_stack(e);
     }
 }
 
@@ -2533,6 +2565,7 @@ static void share_jump(uint64_t pc, const uint8_t *pad)
 static void share_return(uint64_t pc, uint64_t other)
 {
     shared_returns[return_index(pc) / 8] |= (uint8_t)(1u << return_index(pc) % 8);
+    n_shared++;
     tb_invalidate(pc, 1);
     tb_invalidate(other, 1);
 }

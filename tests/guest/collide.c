@@ -24,7 +24,8 @@ static const uint64_t places[] = {LOW, LOW + 0x10000, LOW + 0x40000, LOW + 0x100
 /* run(n): n rounds of a call, in which the carry and rcx come back, of two whose places of return
  * are two bytes apart, and of a jump, which takes rcx and the zero flag along; the sum of what came
  * and where. first_landing is where the call returns, go_to(place) leads where it says by a return,
- * leap_to(place) by a jump. */
+ * leap_to(place) by a jump. many() makes so many calls, and returns their number, that where two
+ * copies of it run a translator may find another way to keep targets. */
 __asm__(".pushsection .text\n"
         "run:    lea run(%rip), %rax\n"
         "again:  mov %rdi, %rcx\n"
@@ -55,8 +56,16 @@ __asm__(".pushsection .text\n"
         "run_end:\n"
         "go_to:  push %rdi\n\tret\n"
         "leap_to: jmp *%rdi\n"
+        "many:   xor %eax, %eax\n"
+        "        .rept 100\n"
+        "        call count\n"
+        "        .endr\n"
+        "        ret\n"
+        "count:  inc %eax\n"
+        "        ret\n"
+        "many_end:\n"
         ".popsection");
-extern const unsigned char run[], run_end[], first_landing[], landing[];
+extern const unsigned char run[], run_end[], first_landing[], landing[], many[], many_end[];
 extern void go_to(uint64_t place), leap_to(uint64_t place);
 
 static sigjmp_buf env;
@@ -75,11 +84,11 @@ static int map(uint64_t place, uint64_t size)
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == (void *)place;
 }
 
-static void add_place(uint64_t place)
+static void add_copy(uint64_t place, const unsigned char *code, const unsigned char *end)
 {
     if (!map(place, SIZE))
         printf("no memory at %#lx\n", place);
-    memcpy((void *)place, run, (size_t)(run_end - run));
+    memcpy((void *)place, code, (size_t)(end - code));
 }
 
 static uint64_t run_at(uint64_t place, uint64_t n)
@@ -127,6 +136,15 @@ static void stay(void)
     run_all("stayed");
 }
 
+static void share_many(void)
+{
+    for (int i = 0; i < 2; i++)
+        add_copy(LOW + 0x20000 + (uint64_t)i * 0x10000, many, many_end);
+    for (int i = 0; i < 6; i++)
+        printf("many %lu\n", run_at(LOW + 0x20000 + (uint64_t)i % 2 * 0x10000, 0));
+    stay();
+}
+
 /* Maps what LOW's check would find for LOW + 0x100000. */
 static void crowd_window(void)
 {
@@ -138,7 +156,7 @@ static void crowd_window(void)
 static void run_in_the_middle(void)
 {
     printf("mapped %d\n", map(CPU + 0x100000000, 0x10000));
-    add_place(LOW + 0x100000000);
+    add_copy(LOW + 0x100000000, run, run_end);
     run_each("middle", (uint64_t[]){LOW, LOW + 0x100000000}, 2);
 }
 
@@ -162,12 +180,12 @@ static void block_faults(void)
 
 int main(void)
 {
-    void (*parts[])(void) = {stay, crowd_window, run_in_the_middle, block_faults};
+    void (*parts[])(void) = {stay, share_many, crowd_window, run_in_the_middle, block_faults};
     struct sigaction act = {.sa_sigaction = note_fault, .sa_flags = SA_SIGINFO};
 
     sigaction(SIGSEGV, &act, NULL);
     for (size_t i = 0; i < COUNT; i++)
-        add_place(places[i]);
+        add_copy(places[i], run, run_end);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         fflush(stdout);
         if (fork() == 0) {
