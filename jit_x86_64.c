@@ -73,7 +73,7 @@ _Static_assert(FAST_PADS_END <= CPU_WINDOW_BELOW, "what their pads load lies in 
 #define PADS            (ROUTES + ROUTE_COUNT)
 /* The bits of an address that are the index; 0: the low NARROW_BITS, without pext. */
 #define RETURN_MASK     (PADS + PAD_COUNT * PAD_SIZE)
-#define MAX_SHARED      64 /* returns that share an entry of so few */
+#define MAX_SHARED      64 /* entries that returns share, before there are more by pext */
 #define RETURN_TABLE    (LOW_TABLES + (1ull << 20))
 #define NARROW_BITS     16
 #define RETURN_BITS     18
@@ -173,7 +173,7 @@ static bool fast_pads;        /* the same for all blocks since the last flush */
 static bool may_fault = true; /* a fault is emu's to see, whatever the guest or a tracer does */
 /* Entries of the return table that targets share. */
 static uint8_t shared_returns[(1 << MORE_BITS) / 8];
-static unsigned n_shared; /* of them, since the index is what it is */
+static unsigned n_shared; /* how many of them have come to be */
 static bool has_pext;     /* and it is quick */
 
 static struct unit replay_unit;
@@ -368,13 +368,14 @@ static void close_thunks(const uint8_t *limit)
         }
 }
 
-/* Too many returns share an entry of the narrow index. */
+/* The narrow index is too narrow for the program. */
 static bool shares_many(void)
 {
     return n_shared > MAX_SHARED && is_narrow() && has_pext;
 }
 
-/* There is no code that goes by it. Who shares an entry is not noticed without fast pads. */
+/* When there is no code that goes by it: because it is too narrow, or without fast pads, as nobody
+ * notices then who shares. */
 static void leave_narrow_index(void)
 {
     *(uint32_t *)RETURN_MASK = return_mask(RETURN_BITS);
