@@ -73,7 +73,7 @@ _Static_assert(FAST_PADS_END <= CPU_WINDOW_BELOW, "what their pads load lies in 
 #define PADS            (ROUTES + ROUTE_COUNT)
 /* The bits of an address that are the index; 0: the low NARROW_BITS, without pext. */
 #define RETURN_MASK     (PADS + PAD_COUNT * PAD_SIZE)
-#define MAX_SHARED      64 /* entries that returns share, before there are more by pext */
+#define MAX_SHARED      16 /* entries that returns share, before there are more by pext */
 #define RETURN_TABLE    (LOW_TABLES + (1ull << 20))
 #define NARROW_BITS     16
 #define RETURN_BITS     18
@@ -175,6 +175,7 @@ static bool may_fault = true; /* a fault is emu's to see, whatever the guest or 
 static uint8_t shared_returns[(1 << MORE_BITS) / 8];
 static unsigned n_shared; /* how many of them have come to be */
 static bool has_pext;     /* and it is quick */
+static bool has_strays; /* entries that jit_table_clear does not find: they are of another index */
 
 static struct unit replay_unit;
 static uint8_t replay_code[1 << 20];
@@ -330,6 +331,7 @@ bool jit_widen_returns(void)
     if (*mask != return_mask(RETURN_BITS))
         return false;
     empty_returns(1 << RETURN_BITS, 1 << MORE_BITS);
+    has_strays = true;
     __atomic_store_n(mask, return_mask(MORE_BITS), __ATOMIC_RELEASE);
     return true;
 }
@@ -379,7 +381,7 @@ static bool shares_many(void)
 static void leave_narrow_index(void)
 {
     *(uint32_t *)RETURN_MASK = return_mask(RETURN_BITS);
-    empty_returns(0, count_returns());
+    has_strays = true;
     memset(shared_returns, 0, sizeof(shared_returns));
 }
 
@@ -391,6 +393,9 @@ void jit_reset(void)
     fast_pads = may_fault && !vma_is_crowded();
     if (shares_many() || (!fast_pads && is_narrow() && has_pext))
         leave_narrow_index();
+    if (has_strays)
+        empty_returns(0, count_returns());
+    has_strays = false;
 }
 
 bool jit_must_flush(void)

@@ -59,6 +59,7 @@ static const struct program programs[] = {
     {"far",                 0, {"far"}},
     {"strings",             0, {"strings"}},
     {"repeats",             0, {"repeats"}},
+    {"returns",             0, {"returns"}},
     {"loops",               0, {"loops"}},
     {"alarms",              RACY | HEAVY, {"alarms"}},
     {"integer",             0, {"integer"}},
