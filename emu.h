@@ -1036,7 +1036,7 @@ const struct plugin_op *plugin_gen_tb_end(struct cpu *cpu, size_t *count);
 /* plugin_ops.c: a block's operations made cheaper, so that no plugin can tell. Under tb_lock.
  * The rank of an operation says when it runs: 0 with the block, 1 + 2n with its instruction n,
  * 2 + 2n with that one's accesses. */
-/* Makes asked the block's: calls become what they do. */
+/* Gives the block the n operations that were asked for: calls become what they do. */
 void plugin_ops_fold(struct unit *u, int block, const struct plugin_op *asked, size_t n);
 void plugin_ops_merge(struct unit *u,
                       int block); /* additions to one counter become one; needs live */

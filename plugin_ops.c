@@ -31,7 +31,7 @@
 
 #define TICK_MS     10   /* of the thread's time in user mode */
 #define SETTLED     32   /* blocks: a program that meets fewer new ones in a tick has settled */
-#define TICK_BLOCKS 1000 /* are translated in a tenth of a tick */
+#define TICK_BLOCKS 1000 /* are translated in a seventh of a tick */
 #define PATIENCE    4 /* times as long until the next time: the plugin may want its marks again */
 
 static unsigned rank_of(const struct plugin_op *op)

@@ -40,11 +40,9 @@ static inline void *map_alloc(void *old, size_t size)
         }                                                                                          \
     } while (0)
 
-/* Addresses of one page stay neighbours: what is asked for next is often near, in the cache. */
 static inline struct map_entry *map_entry(const struct map *m, uint64_t key)
 {
-    uint64_t page = (key >> 12) * 0x9e3779b97f4a7c15u;
-    size_t i = (size_t)((key >> 4 & 255) + (page >> 32)) & (m->table_size - 1);
+    size_t i = (size_t)((key ^ key >> 32) * 0x9e3779b97f4a7c15u >> 24) & (m->table_size - 1);
     while (m->table[i].slot && m->table[i].key != key)
         i = (i + 1) & (m->table_size - 1);
     return &m->table[i];

@@ -3,7 +3,6 @@
 #include "guest.inc"
 
 #define SYS_RT_SIGACTION 13
-#define SYS_RT_SIGRETURN 15
 #define SYS_SETITIMER    38
 #define SIGALRM          14
 #define SA_RESTORER      0x04000000
@@ -58,9 +57,7 @@ handler:
         syscall
 1:      ret
 
-restorer:
-        mov     $SYS_RT_SIGRETURN, %eax
-        syscall
+        RESTORER
 
         .data
         .balign 8

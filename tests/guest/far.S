@@ -3,7 +3,6 @@
 #include "guest.inc"
 
 #define SYS_RT_SIGACTION 13
-#define SYS_RT_SIGRETURN 15
 #define SIGBUS           7
 #define SIGSEGV          11
 #define SYS_SIGALTSTACK  131
@@ -154,9 +153,7 @@ handler:
         mov     %r15, UC_RSP(%rdx)
         ret
 
-restorer:
-        mov     $SYS_RT_SIGRETURN, %eax
-        syscall
+        RESTORER
 
         .data
         .balign 8

@@ -3,7 +3,6 @@
 #include "guest.inc"
 
 #define SYS_RT_SIGACTION 13
-#define SYS_RT_SIGRETURN 15
 #define SIGSEGV          11
 #define SIGFPE           8
 #define SA_FLAGS         0x04000004 /* SA_RESTORER | SA_SIGINFO */
@@ -57,9 +56,7 @@ handler:
         mov     %rax, UC_RCX(%rdx)
         ret
 
-restorer:
-        mov     $SYS_RT_SIGRETURN, %eax
-        syscall
+        RESTORER
 
         .data
         .balign 8

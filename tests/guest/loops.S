@@ -2,9 +2,7 @@
  * that live from one round to the next, and left in the middle by a fault. */
 #include "guest.inc"
 
-#define SYS_MPROTECT     10
 #define SYS_RT_SIGACTION 13
-#define SYS_RT_SIGRETURN 15
 #define SIGSEGV          11
 #define SA_FLAGS         0x04000004 /* SA_RESTORER | SA_SIGINFO */
 #define ROUNDS           9
@@ -19,13 +17,6 @@
         SHOW    %rbx
         dec     %r15d
         jnz     100b
-.endm
-.macro PROTECT how
-        mov     $SYS_MPROTECT, %eax
-        mov     $closed, %edi
-        mov     $4096, %esi
-        mov     $\how, %edx
-        syscall
 .endm
 
         .text
@@ -147,9 +138,7 @@ handler:
         PROTECT 3
         ret
 
-restorer:
-        mov     $SYS_RT_SIGRETURN, %eax
-        syscall
+        RESTORER
 
         .data
         .balign 8

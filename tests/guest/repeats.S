@@ -3,9 +3,7 @@
  * side of that. */
 #include "guest.inc"
 
-#define SYS_MPROTECT     10
 #define SYS_RT_SIGACTION 13
-#define SYS_RT_SIGRETURN 15
 #define SYS_ARCH_PRCTL   158
 #define ARCH_SET_GS      0x1001
 #define ARCH_SET_FS      0x1002
@@ -24,13 +22,6 @@
         SHOW    %rsi
         SHOW    %rdi
         SHOW    %rcx
-.endm
-.macro PROTECT how
-        mov     $SYS_MPROTECT, %eax
-        mov     $closed, %edi
-        mov     $4096, %esi
-        mov     $\how, %edx
-        syscall
 .endm
 
         .text
@@ -117,9 +108,7 @@ handler:
         PROTECT 3
         ret
 
-restorer:
-        mov     $SYS_RT_SIGRETURN, %eax
-        syscall
+        RESTORER
 
         .data
         .balign 8
