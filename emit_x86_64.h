@@ -166,6 +166,17 @@ static inline void emit_store_gs_imm(struct emit *e, int32_t disp, uint64_t imm)
     }
 }
 
+/* mov dword [address], imm */
+static inline void emit_store_abs_imm32(struct emit *e, uint32_t address, uint32_t imm)
+{
+    emit_mark(e);
+    emit_u8(e, 0xc7);
+    emit_u8(e, 0x04);
+    emit_u8(e, 0x25);
+    emit_u32(e, address);
+    emit_u32(e, imm);
+}
+
 /* mov reg, imm, by the shortest form; flags stay */
 static inline void emit_mov_imm(struct emit *e, int reg, uint64_t imm)
 {

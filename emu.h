@@ -1001,6 +1001,7 @@ struct plugin_op {
     uint8_t size;        /* of the word at ptr */
     bool locked;         /* OP_ADD_PTR, OP_LOCK, OP_UNLOCK: atomic */
     uint8_t copies;      /* of its block's code, or 0; copy n adds at offset + 8 n */
+    bool once;           /* OP_STORE: no more than the first time changes anything */
     uint16_t insn;       /* index of the instruction in its block */
     uint32_t leader;     /* merged: index of the operation that does its work */
     uint64_t pc;         /* its address (PLACE_TB: the block's) */
@@ -1050,8 +1051,11 @@ void plugin_ops_init(void);
 bool plugin_ops_hides(void);
 void plugin_ops_observe(void); /* brings the scoreboards up to date */
 void plugin_ops_expose(void);  /* the same for good: a plugin has pointers into them */
-/* True if everything is to be translated anew: there are cells though there are to be none, or a
- * tick of the clock has found marks that may not be needed any more. */
+void plugin_ops_share(void);   /* there will be another thread */
+/* A plugin changes the word at that offset from the cpu. */
+void plugin_ops_write(int64_t offset);
+/* True if everything is to be translated anew: there are cells, or marks made once, though there
+ * are to be none, or a tick of the clock has found marks that may not be needed any more. */
 bool plugin_ops_must_flush(void);
 bool plugin_ops_tick(void); /* the same; in a signal handler */
 void plugin_ops_fork_child(void);
@@ -1227,6 +1231,9 @@ static inline bool plugin_ops_must_flush(void)
 static inline bool plugin_ops_tick(void)
 {
     return false;
+}
+static inline void plugin_ops_share(void)
+{
 }
 static inline void plugin_ops_count(struct cpu *cpu, const struct tb *tb, unsigned insn,
                                     const struct insn *in, uint64_t n)

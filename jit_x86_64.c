@@ -1191,6 +1191,23 @@ static void lower_cond_call(struct lower *l, const struct plugin_op *op, bool fl
     e->now.n_spilled = 0;
 }
 
+/* What a mark is needed for once: a jump to where it is made, which becomes a nop there by one
+ * store. That is safe as no other thread runs this code (plugin_ops.c). Signals come behind it, and
+ * a fault is none of the guest's. */
+static void lower_mark(struct lower *l, const struct plugin_op *op)
+{
+    enum { JMP_LEN = 5, NOP = 0x00441f0f /* nopl disp8(%rax, %rax), the last byte being any */ };
+    uint8_t *site = emit_here(&l->e), *stub = cache.start;
+    if (!l->replay) {
+        stub = cold_take(l, 13 + 11 + JMP_LEN);
+        struct emit cold = {.p = stub};
+        emit_store_gs_imm(&cold, (int32_t)op->offset, op->imm);
+        emit_store_abs_imm32(&cold, (uint32_t)(uintptr_t)site, NOP);
+        emit_jmp(&cold, site + JMP_LEN);
+    }
+    emit_jmp(&l->e, stub);
+}
+
 static void lower_inline_op(struct lower *l, const struct plugin_op *op, bool flags_dead)
 {
     struct emit *e = &l->e;
@@ -1203,7 +1220,10 @@ static void lower_inline_op(struct lower *l, const struct plugin_op *op, bool fl
             lower_add_keeping_flags(l, offset, op->imm);
         break;
     case OP_STORE:
-        emit_store_gs_imm(e, offset, op->imm);
+        if (op->once)
+            lower_mark(l, op);
+        else
+            emit_store_gs_imm(e, offset, op->imm);
         break;
     default:
         lower_pointer_run(l, op, 1, flags_dead);

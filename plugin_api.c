@@ -432,8 +432,15 @@ static inline __attribute__((always_inline)) uint64_t *find_entry(qemu_plugin_u6
     return (uint64_t *)(element + entry.offset);
 }
 
+static inline __attribute__((always_inline)) void note_write(qemu_plugin_u64 entry)
+{
+    if (plugin_ops_hides())
+        plugin_ops_write(entry.score->offset + (int64_t)entry.offset);
+}
+
 void qemu_plugin_u64_add(qemu_plugin_u64 entry, unsigned int vcpu_index, uint64_t added)
 {
+    note_write(entry);
     *find_entry(entry, vcpu_index) += added;
 }
 
@@ -446,6 +453,7 @@ uint64_t qemu_plugin_u64_get(qemu_plugin_u64 entry, unsigned int vcpu_index)
 void qemu_plugin_u64_set(qemu_plugin_u64 entry, unsigned int vcpu_index, uint64_t val)
 {
     look_at_counters();
+    note_write(entry);
     *find_entry(entry, vcpu_index) = val;
 }
 

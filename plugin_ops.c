@@ -12,8 +12,11 @@
  * there are no cells. A block that is a short loop is laid out several times, for cells in turn:
  * one alone would still be such a chain.
  *
- * A plugin that marks what has run need not mark again what has a mark, but only it knows what has.
- * So, when the program has settled, its code is translated anew, and the plugin is asked again.
+ * A constant that is stored to a word to which nothing else is done is a mark, and makes no
+ * difference the second time: while there is one thread, and no plugin may look unseen, code that
+ * has made its mark loses it (jit_x86_64.c). Each thread has marks of its own, so with more of them
+ * only the plugin knows that it need not mark again what has a mark. So, when the program has
+ * settled, its code is translated anew, and the plugin is asked again.
  *
  * May know: decoded instructions and the list of operations. Must not know: any ISA, the API, or
  * how operations become code. Everything here runs under tb_lock. */
@@ -46,56 +49,6 @@ static bool is_at_pointer(const struct plugin_op *op)
 
 static void add_to_word(struct cpu *cpu, const struct plugin_op *op, uint64_t by);
 
-/* ---- marks ---------------------------------------------------------------------------- */
-
-/* Since the last flush. Written under tb_lock but by ticks; each field is read as it is. */
-static struct {
-    bool ticking, due;
-    uint32_t n, ticks; /* blocks with marks */
-    uint32_t rate;     /* blocks that a tick pays for */
-    uint64_t before;   /* stats.blocks then */
-    uint64_t latest;   /* blocks at the latest tick */
-} marks = {.rate = TICK_BLOCKS};
-
-static void count_marks(const struct plugin_op *ops, size_t n)
-{
-    size_t i = 0;
-    while (i < n && ops[i].kind != OP_STORE)
-        i++;
-    marks.n += i < n;
-    if (i < n && !marks.ticking) {
-        marks.ticking = true;
-        signal_start_ticks(TICK_MS);
-    }
-}
-
-/* To translate anew what the program runs now has to be cheap beside what has run, and of use. */
-bool plugin_ops_tick(void)
-{
-    uint64_t blocks = __atomic_load_n(&stats.blocks, __ATOMIC_RELAXED) - marks.before;
-    bool settled = blocks - marks.latest < SETTLED;
-    marks.latest = blocks;
-    if (blocks < (uint64_t)++marks.ticks * marks.rate && settled && 2 * marks.n > blocks)
-        __atomic_store_n(&marks.due, true, __ATOMIC_RELAXED);
-    return marks.due;
-}
-
-static void forget_marks(void)
-{
-    if (marks.due)
-        marks.rate /= PATIENCE;
-    marks.n = marks.ticks = 0;
-    marks.before = stats.blocks;
-    marks.latest = 0;
-    __atomic_store_n(&marks.due, false, __ATOMIC_RELAXED);
-}
-
-void plugin_ops_fork_child(void)
-{
-    marks.ticking = false;           /* the timer is the parent's */
-    marks.before = marks.latest = 0; /* as stats are the child's own */
-}
-
 /* ---- cells ---------------------------------------------------------------------------- */
 
 /* What a counter gets each time that a cell counts one. Shares of one cell lie together. */
@@ -118,19 +71,15 @@ static struct {
 void plugin_ops_init(void)
 {
     void (*const funcs[])(void) = {plugin_ops_observe, plugin_ops_expose};
+    void (*const write)(int64_t) = plugin_ops_write;
     for (int i = 0; i < 2; i++)
         callee_set_idle(*(void *const *)&funcs[i]);
+    callee_set_idle(*(void *const *)&write);
 }
 
 bool plugin_ops_hides(void)
 {
     return !cells.exposed && !plugin_is_exiting();
-}
-
-bool plugin_ops_must_flush(void)
-{
-    return (cells.exposed && __atomic_load_n(&cells.n, __ATOMIC_RELAXED)) ||
-           __atomic_load_n(&marks.due, __ATOMIC_RELAXED);
 }
 
 void plugin_ops_lock(void)
@@ -215,6 +164,160 @@ void plugin_ops_expose(void)
 {
     plugin_ops_observe();
     cells.exposed = true;
+}
+
+/* ---- words of the scoreboards -------------------------------------------------------- */
+
+/* What happens to a word: code adds to it, the interface sets it or adds to it, or more than that;
+ * 1 to MAX_MARK: code stores that constant, and nothing else does anything. */
+enum use { USE_NONE, MAX_MARK = 252, USE_COUNT, USE_SET, USE_MIXED };
+
+static uint8_t uses[SCOREBOARD_MAX / sizeof(uint64_t) + 1]; /* under cells.lock */
+
+/* Cells know nothing of what is stored, and what is stored once nothing of what comes after. */
+static void use_word(uint8_t *word, unsigned use)
+{
+    bool counts = *word == USE_COUNT || use == USE_COUNT;
+    if (*word == USE_NONE || *word == use) {
+        *word = (uint8_t)use;
+    } else if (counts && (*word == USE_SET || use == USE_SET)) {
+        *word = USE_COUNT;
+    } else {
+        cells.exposed |= counts || *word <= MAX_MARK;
+        *word = USE_MIXED;
+    }
+}
+
+static uint8_t *find_use(int64_t offset)
+{
+    return &uses[(uint64_t)(offset - SCOREBOARD_OFFSET) / sizeof(uint64_t)];
+}
+
+static void use_words(int64_t offset, unsigned use)
+{
+    use_word(find_use(offset), use);
+    if (offset % (int64_t)sizeof(uint64_t))
+        use_word(find_use(offset) + 1, use);
+}
+
+void plugin_ops_write(int64_t offset)
+{
+    plugin_ops_lock();
+    use_words(offset, USE_SET);
+    plugin_ops_unlock();
+}
+
+static void note_uses(const struct plugin_op *ops, size_t n)
+{
+    plugin_ops_lock();
+    for (size_t i = 0; i < n; i++) {
+        bool can_mark = ops[i].imm - 1 < MAX_MARK && ops[i].offset % (int64_t)sizeof(uint64_t) == 0;
+        if (ops[i].kind == OP_ADD)
+            use_words(ops[i].offset, USE_COUNT);
+        else if (ops[i].kind == OP_STORE)
+            use_words(ops[i].offset, can_mark ? (unsigned)ops[i].imm : USE_MIXED);
+        else /* calls may look */
+            cells.exposed |= ops[i].kind == OP_CALL || ops[i].kind == OP_CALL_COND;
+    }
+    plugin_ops_unlock();
+}
+
+/* ---- marks ---------------------------------------------------------------------------- */
+
+/* Since the last flush. Written under tb_lock but by ticks; each field is read as it is. */
+static struct {
+    bool ticking, due;
+    bool shared;       /* there is, or has been, another thread */
+    uint32_t n_once;   /* marks that are made once */
+    uint32_t n, ticks; /* blocks with other marks */
+    uint32_t rate;     /* blocks that a tick pays for */
+    uint64_t before;   /* stats.blocks then */
+    uint64_t latest;   /* blocks at the latest tick */
+} marks = {.rate = TICK_BLOCKS};
+
+static bool is_mark(const struct plugin_op *op)
+{
+    return op->kind == OP_STORE && op->place != PLACE_MEM && *find_use(op->offset) <= MAX_MARK;
+}
+
+/* A mark that has to be made once. For the block that runs as soon as it is translated that is
+ * done here: false, it need not stay. */
+static bool keep_once(struct plugin_op *op, bool runs_now)
+{
+    bool done = runs_now && op->place == PLACE_TB;
+    if (done)
+        plugin_ops_run(this_cpu, op);
+    op->once = true;
+    marks.n_once++;
+    return !done;
+}
+
+static void start_ticks(void)
+{
+    if (!marks.ticking)
+        signal_start_ticks(TICK_MS);
+    marks.ticking = true;
+}
+
+/* Takes out of a block's n operations what need not stay; returns how many do. */
+static size_t settle_marks(struct plugin_op *ops, size_t n, bool runs_now)
+{
+    bool once = !cells.exposed && !marks.shared, again = false;
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        bool mark = is_mark(&ops[i]);
+        if (mark && once && !keep_once(&ops[i], runs_now))
+            continue;
+        again |= mark && !once;
+        if (kept != i)
+            ops[kept] = ops[i];
+        kept++;
+    }
+    marks.n += again;
+    if (again)
+        start_ticks();
+    return kept;
+}
+
+void plugin_ops_share(void)
+{
+    marks.shared = true;
+}
+
+/* To translate anew what the program runs now has to be cheap beside what has run, and of use. */
+bool plugin_ops_tick(void)
+{
+    uint64_t blocks = __atomic_load_n(&stats.blocks, __ATOMIC_RELAXED) - marks.before;
+    bool settled = blocks - marks.latest < SETTLED;
+    marks.latest = blocks;
+    if (blocks < (uint64_t)++marks.ticks * marks.rate && settled && 2 * marks.n > blocks)
+        __atomic_store_n(&marks.due, true, __ATOMIC_RELAXED);
+    return marks.due;
+}
+
+static void forget_marks(void)
+{
+    if (marks.due)
+        marks.rate /= PATIENCE;
+    marks.n = marks.n_once = marks.ticks = 0;
+    marks.before = stats.blocks;
+    marks.latest = 0;
+    __atomic_store_n(&marks.due, false, __ATOMIC_RELAXED);
+}
+
+void plugin_ops_fork_child(void)
+{
+    marks.ticking = false;           /* the timer is the parent's */
+    marks.before = marks.latest = 0; /* as stats are the child's own */
+}
+
+/* ---- all code anew ------------------------------------------------------------------- */
+
+bool plugin_ops_must_flush(void)
+{
+    return (cells.exposed && __atomic_load_n(&cells.n, __ATOMIC_RELAXED)) ||
+           ((cells.exposed || marks.shared) && __atomic_load_n(&marks.n_once, __ATOMIC_RELAXED)) ||
+           __atomic_load_n(&marks.due, __ATOMIC_RELAXED);
 }
 
 void plugin_ops_flush(void)
@@ -331,12 +434,6 @@ static bool fold_list(struct folding *f, const struct plugin_op *ops, size_t n)
     return guards_hold(f);
 }
 
-/* Operations that look at counters, or set them. */
-static bool may_look(const struct plugin_op *op)
-{
-    return op->kind == OP_CALL || op->kind == OP_CALL_COND || op->kind == OP_STORE;
-}
-
 void plugin_ops_fold(struct unit *u, int block, const struct plugin_op *asked, size_t n)
 {
     static struct folding f;
@@ -345,6 +442,8 @@ void plugin_ops_fold(struct unit *u, int block, const struct plugin_op *asked, s
         f.may_guard = false;
         fold_list(&f, asked, n);
     }
+    note_uses(f.out, f.n);
+    f.n = settle_marks(f.out, f.n, block == 0);
     u->n_ops[block] = f.n + (size_t)f.n_guards;
     if (!u->n_ops[block])
         return;
@@ -354,9 +453,6 @@ void plugin_ops_fold(struct unit *u, int block, const struct plugin_op *asked, s
     memcpy(u->ops[block], f.guard, (size_t)f.n_guards * sizeof *f.out);
     if (f.n)
         memcpy(u->ops[block] + f.n_guards, f.out, f.n * sizeof *f.out);
-    for (size_t i = 0; i < f.n && !cells.exposed; i++)
-        cells.exposed = may_look(&f.out[i]);
-    count_marks(f.out, f.n);
 }
 
 /* ---- additions that become one ------------------------------------------------------- */

@@ -85,6 +85,9 @@ void tb_unlock(void)
 void tb_share(void)
 {
     jit_route_to_c();
+    plugin_ops_share();
+    if (plugin_ops_must_flush())
+        tb_flush();
 }
 
 /* All that the code cache leaves of its place: blocks of few instructions need more for what is

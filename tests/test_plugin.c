@@ -43,6 +43,7 @@ static const struct {
     {"crash",       "broken",  "-DCRASH"},
     {"glib",        "glib",    ""},
     {"looks",       "looks",   ""},
+    {"marks",       "marks",   ""},
     {"protected",   "../../plugins/mem", "-fstack-protector-all"},
     {"order1",      "order",   "-DNAME='\"first\"'"},
     {"order2",      "order",   "-DNAME='\"second\"' -DANSWER=1234"},
@@ -281,6 +282,33 @@ static void test_looks(void **state)
         free_result(&r);
     }
     free_result(&wanted);
+}
+
+/* Marks are what they would be if they were made each time, whoever else changes them. */
+static void test_marks(void **state)
+{
+    static const char *const ways[] = {"none", "set", "add", "find", "other", "odd"};
+    static const char *const programs[] = {"%/hello-static", "%/calltree", "%/threads"};
+    struct result wanted, r;
+    char plugin[64];
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(ways); i++) {
+        snprintf(plugin, sizeof plugin, "./marks.so,way=%s,by=call", ways[i]);
+        run_emu(&wanted, (const char *const[]){"-plugin", plugin, PROGRAM, NULL}, NULL);
+        assert_non_null(strstr(wanted.out[1], " marked: "));
+        snprintf(plugin, sizeof plugin, "./marks.so,way=%s,by=store", ways[i]);
+        run_emu(&r, (const char *const[]){"-plugin", plugin, PROGRAM, NULL}, NULL);
+        assert_string_equal(r.out[1], wanted.out[1]);
+        free_result(&r);
+        free_result(&wanted);
+    }
+    for (size_t i = 0; i < COUNT(programs); i++) {
+        run_emu(&r, (const char *const[]){"-plugin", "./marks.so,way=count", programs[i], NULL},
+                NULL);
+        expect_text(programs[i], r.out[1], "some marked, 0 wrong\n");
+        free_result(&r);
+    }
 }
 
 /* A plugin that breaks the rules hears which function it called, and how. */
@@ -1285,9 +1313,9 @@ static void test_drcov_hits(void **state)
     free_result(&r);
 }
 
-/* A program that runs for longer is translated again, without what has been seen; a plain shell,
- * as it runs the same blocks each time. */
-static void test_drcov_again(void **state)
+/* A block that has been seen need not mark itself again; a plain shell, as it runs the same blocks
+ * each time. */
+static void test_drcov_seen(void **state)
 {
     static const char *const options[2] = {"libdrcov.so,filename=a.drcov",
                                            "libdrcov.so,filename=a.drcov,hits=on"};
@@ -1297,14 +1325,10 @@ static void test_drcov_again(void **state)
     for (int i = 0; i < 2; i++) {
         struct result r;
         run_emu(&r,
-                (const char *const[]){"-d", "stats", "-plugin", options[i], "/usr/bin/dash", "-c",
+                (const char *const[]){"-plugin", options[i], "/usr/bin/dash", "-c",
                                       "while [ $((i += 1)) -lt 400000 ]; do :; done", NULL},
                 NULL);
         assert_int_equal(r.status, 0);
-        if (i == 0) {
-            assert_non_null(strstr(r.out[1], "\nflushes "));
-            assert_null(strstr(r.out[1], "\nflushes              0\n"));
-        }
         free_result(&r);
         read_trace(&t[i], "a.drcov");
         check_blocks(&t[i]);
@@ -1314,6 +1338,34 @@ static void test_drcov_again(void **state)
         assert_true(covers(&t[1], block_module(&t[0], i), block_start(&t[0], i)));
     free(t[0].text);
     free(t[1].text);
+}
+
+/* A program with threads that runs for longer is translated again, without what has been seen: once
+ * more than for its first thread. */
+static void test_drcov_again(void **state)
+{
+    static const char script[] = "import threading\n"
+                                 "t = threading.Thread(target=print)\n"
+                                 "t.start(); t.join()\n"
+                                 "for i in range(3000000): pass\n";
+    struct result r;
+    struct trace t = {0};
+    unsigned flushes = 0;
+
+    (void)state;
+    run_emu(&r,
+            (const char *const[]){"-d", "stats", "-plugin", "libdrcov.so,filename=a.drcov",
+                                  "/usr/bin/python3", "-c", script, NULL},
+            NULL);
+    assert_int_equal(r.status, 0);
+    const char *line = strstr(r.out[1], "\nflushes ");
+    assert_non_null(line);
+    assert_int_equal(sscanf(line, "\nflushes %u", &flushes), 1);
+    assert_in_range(flushes, 2, 20);
+    free_result(&r);
+    read_trace(&t, "a.drcov");
+    check_blocks(&t);
+    free(t.text);
 }
 
 /* Reads and checks every file that ls lists; how many of them cover the module. */
@@ -1408,6 +1460,7 @@ int main(int argc, char **argv)
         {"C++", test_cxx},
         {"effects", test_effects},
         {"looks", test_looks},
+        {"marks", test_marks},
         {"misuse", test_misuse},
         {"protected", test_protected},
         {"GLib", test_glib},
@@ -1438,6 +1491,7 @@ int main(int argc, char **argv)
         {"drcov complete", test_drcov_complete},
         {"drcov link", test_drcov_link},
         {"drcov hits", test_drcov_hits},
+        {"drcov seen", test_drcov_seen},
         {"drcov again", test_drcov_again},
         {"drcov fork", test_drcov_fork},
         {"drcov exec", test_drcov_exec},
