@@ -1052,7 +1052,8 @@ bool plugin_ops_hides(void);
 void plugin_ops_observe(void); /* brings the scoreboards up to date */
 void plugin_ops_expose(void);  /* the same for good: a plugin has pointers into them */
 void plugin_ops_share(void);   /* there will be another thread */
-/* A plugin changes the word at that offset from the cpu. */
+/* A plugin is about to read the word at that offset from the cpu, or to change it. */
+void plugin_ops_read(int64_t offset);
 void plugin_ops_write(int64_t offset);
 /* True if everything is to be translated anew: there are cells, or marks made once, though there
  * are to be none, or a tick of the clock has found marks that may not be needed any more. */

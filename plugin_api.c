@@ -345,12 +345,6 @@ find_element(const struct qemu_plugin_scoreboard *score, unsigned index)
     return cpu ? (uint8_t *)cpu + score->offset : NULL;
 }
 
-static inline __attribute__((always_inline)) void look_at_counters(void)
-{
-    if (plugin_ops_hides())
-        plugin_ops_observe();
-}
-
 static struct qemu_plugin_scoreboard *reuse_score(size_t size)
 {
     struct qemu_plugin_scoreboard **slot = &free_scores;
@@ -395,7 +389,8 @@ void qemu_plugin_scoreboard_free(struct qemu_plugin_scoreboard *score)
 {
     if (!score)
         return;
-    look_at_counters();
+    if (plugin_ops_hides())
+        plugin_ops_observe();
     plugin_lock();
     score->next = free_scores;
     free_scores = score;
@@ -432,6 +427,12 @@ static inline __attribute__((always_inline)) uint64_t *find_entry(qemu_plugin_u6
     return (uint64_t *)(element + entry.offset);
 }
 
+static inline __attribute__((always_inline)) void note_read(qemu_plugin_u64 entry)
+{
+    if (plugin_ops_hides())
+        plugin_ops_read(entry.score->offset + (int64_t)entry.offset);
+}
+
 static inline __attribute__((always_inline)) void note_write(qemu_plugin_u64 entry)
 {
     if (plugin_ops_hides())
@@ -440,21 +441,24 @@ static inline __attribute__((always_inline)) void note_write(qemu_plugin_u64 ent
 
 void qemu_plugin_u64_add(qemu_plugin_u64 entry, unsigned int vcpu_index, uint64_t added)
 {
+    uint64_t *word = find_entry(entry, vcpu_index);
     note_write(entry);
-    *find_entry(entry, vcpu_index) += added;
+    *word += added;
 }
 
 uint64_t qemu_plugin_u64_get(qemu_plugin_u64 entry, unsigned int vcpu_index)
 {
-    look_at_counters();
-    return *find_entry(entry, vcpu_index);
+    const uint64_t *word = find_entry(entry, vcpu_index);
+    note_read(entry);
+    return *word;
 }
 
 void qemu_plugin_u64_set(qemu_plugin_u64 entry, unsigned int vcpu_index, uint64_t val)
 {
-    look_at_counters();
+    uint64_t *word = find_entry(entry, vcpu_index);
+    note_read(entry);
     note_write(entry);
-    *find_entry(entry, vcpu_index) = val;
+    *word = val;
 }
 
 uint64_t qemu_plugin_u64_sum(qemu_plugin_u64 entry)

@@ -70,11 +70,12 @@ static struct {
 /* Calls that can be proven to be harmless are there only once nothing is hidden. */
 void plugin_ops_init(void)
 {
-    void (*const funcs[])(void) = {plugin_ops_observe, plugin_ops_expose};
-    void (*const write)(int64_t) = plugin_ops_write;
-    for (int i = 0; i < 2; i++)
-        callee_set_idle(*(void *const *)&funcs[i]);
-    callee_set_idle(*(void *const *)&write);
+    void (*const whole[])(void) = {plugin_ops_observe, plugin_ops_expose};
+    void (*const word[])(int64_t) = {plugin_ops_read, plugin_ops_write};
+    for (int i = 0; i < 2; i++) {
+        callee_set_idle(*(void *const *)&whole[i]);
+        callee_set_idle(*(void *const *)&word[i]);
+    }
 }
 
 bool plugin_ops_hides(void)
@@ -196,8 +197,16 @@ static uint8_t *find_use(int64_t offset)
 static void use_words(int64_t offset, unsigned use)
 {
     use_word(find_use(offset), use);
-    if (offset % (int64_t)sizeof(uint64_t))
-        use_word(find_use(offset) + 1, use);
+    if (find_use(offset + 7) != find_use(offset))
+        use_word(find_use(offset + 7), use);
+}
+
+void plugin_ops_read(int64_t offset)
+{
+    const uint8_t *word = find_use(offset), *last = find_use(offset + 7);
+    if (__atomic_load_n(word, __ATOMIC_RELAXED) == USE_COUNT ||
+        __atomic_load_n(last, __ATOMIC_RELAXED) == USE_COUNT)
+        plugin_ops_observe();
 }
 
 void plugin_ops_write(int64_t offset)
