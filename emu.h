@@ -333,8 +333,9 @@ const char *opcode_name(const struct opcode *row);
 /* ---- disas.c: text of a decoded instruction -------------------------------------------------- */
 
 enum disas_syntax { DISAS_ATT, DISAS_INTEL };
-/* Writes text in the form QEMU's plugins show ("movq (%rbx), %rax", "retq "); always terminated.
- * code are the insn's bytes. Returns the length. 128 bytes are enough for any instruction. */
+/* The insn has its effects. Writes text in the form QEMU's plugins show ("movq (%rbx), %rax", "retq
+ * "); always terminated. code are the insn's bytes. Returns the length. 128 bytes are enough for
+ * any instruction. */
 size_t disas(char *buf, size_t size, const struct insn *in, const uint8_t *code,
              enum disas_syntax syntax);
 /* emu -disas FILE [START [END]]: lists the executable sections on stdout; returns exit status. */

@@ -504,13 +504,15 @@ static void log_insn(const struct insn *in)
                    bytes + 24);
 }
 
-static void log_block(const struct unit *u, int i)
+static void log_block(struct unit *u, int i)
 {
     uint64_t offset;
     const char *symbol = elf_symbol(u->insn[u->first[i]].pc, &offset);
     log_printf("----------------\nIN: %s\n", symbol ? symbol : "");
-    for (unsigned n = u->first[i]; n < u->first[i + 1]; n++)
+    for (unsigned n = u->first[i]; n < u->first[i + 1]; n++) {
+        decode_effects(&u->insn[n], u->code[n]);
         log_insn(&u->insn[n]);
+    }
     log_printf("\n");
 }
 

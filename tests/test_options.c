@@ -251,9 +251,29 @@ static void test_stats(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* The log of translated blocks has the text that -disas has (check-disas-all), in other columns. */
+static void test_in_asm(void **state)
+{
+    static const char compare[] =
+        "cd %s && %s -disas hello-static > disas.text && %s -d in_asm hello-static 2>&1 >/dev/null "
+        "|"
+        "awk '{ text = \"\"; address = $1; sub(/^0x0*/, \"\", address) }"
+        "/^0x/ { text = substr($0, 39) }"
+        "/^ .*:  / { match($0, /:  ([0-9a-f][0-9a-f] )+ */); text = substr($0, RSTART + RLENGTH) }"
+        "{ gsub(/ +/, \" \", text); sub(/ $/, \"\", text) }"
+        "text == \"\" { next } /^ / { wanted[address] = text; next }"
+        "{ n++; if (wanted[address] != text) { print; wrong++ } }"
+        "END { exit wrong || n < 1000 }' disas.text -; status=$?; rm disas.text; exit $status";
+    char command[sizeof compare + 3 * MAX_PATH];
+
+    (void)state;
+    snprintf(command, sizeof command, compare, guest_dir, emu_path, emu_path);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
-    struct CMUnitTest tests[ROWS + 4];
+    struct CMUnitTest tests[ROWS + 5];
 
     locate_emu();
     for (size_t i = 0; i < ROWS; i++)
@@ -264,5 +284,6 @@ int main(void)
     tests[ROWS + 1] = (struct CMUnitTest){.name = "followed", .test_func = test_followed};
     tests[ROWS + 2] = (struct CMUnitTest){.name = "kept log", .test_func = test_kept_log};
     tests[ROWS + 3] = (struct CMUnitTest){.name = "stats", .test_func = test_stats};
-    return _cmocka_run_group_tests("options", tests, ROWS + 4, NULL, NULL);
+    tests[ROWS + 4] = (struct CMUnitTest){.name = "in_asm", .test_func = test_in_asm};
+    return _cmocka_run_group_tests("options", tests, ROWS + 5, NULL, NULL);
 }
