@@ -333,9 +333,9 @@ const char *opcode_name(const struct opcode *row);
 /* ---- disas.c: text of a decoded instruction -------------------------------------------------- */
 
 enum disas_syntax { DISAS_ATT, DISAS_INTEL };
-/* The insn has its effects. Writes text in the form QEMU's plugins show ("movq (%rbx), %rax", "retq
- * "); always terminated. code are the insn's bytes. Returns the length. 128 bytes are enough for
- * any instruction. */
+/* Writes text in the form QEMU's plugins show ("movq (%rbx), %rax", "retq "); always terminated. in
+ * has its effects, code are its bytes. Returns the length. 128 bytes are enough for any
+ * instruction. */
 size_t disas(char *buf, size_t size, const struct insn *in, const uint8_t *code,
              enum disas_syntax syntax);
 /* emu -disas FILE [START [END]]: lists the executable sections on stdout; returns exit status. */
@@ -1026,6 +1026,9 @@ bool plugin_wants_tb_trans(void);
 bool plugin_wants_syscall(void);
 bool plugin_wants_discon(void); /* exceptions or interrupts */
 
+/* Around blocks that are translated together: the way to plugins and back is long. */
+void plugin_gen_unit_start(void);
+void plugin_gen_unit_end(void);
 /* translator_loop's side of a block, by QEMU's names; under tb_lock. */
 void plugin_gen_tb_start(struct cpu *cpu, uint64_t pc);
 void plugin_gen_insn_start(const struct insn *in);
@@ -1195,6 +1198,12 @@ static inline bool plugin_wants_syscall(void)
 static inline bool plugin_wants_discon(void)
 {
     return false;
+}
+static inline void plugin_gen_unit_start(void)
+{
+}
+static inline void plugin_gen_unit_end(void)
+{
 }
 static inline void plugin_gen_tb_start(struct cpu *cpu, uint64_t pc)
 {

@@ -1099,6 +1099,18 @@ bool plugin_is_translating(void)
     return translating;
 }
 
+static struct scope outside_unit;
+
+void plugin_gen_unit_start(void)
+{
+    outside_unit = scope_enter(NULL, QEMU_PLUGIN_CB_NO_REGS);
+}
+
+void plugin_gen_unit_end(void)
+{
+    scope_leave(&outside_unit);
+}
+
 void qemu_plugin_tb_trans_cb(struct qemu_plugin_tb *tb)
 {
     typedef void (*old_func)(qemu_plugin_id_t, struct qemu_plugin_tb *);

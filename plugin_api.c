@@ -76,9 +76,10 @@ void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *insn)
 
 char *qemu_plugin_insn_disas(const struct qemu_plugin_insn *insn)
 {
-    const struct insn *in = check_insn(__func__, insn);
+    struct insn in = *check_insn(__func__, insn);
     char text[128];
-    disas(text, sizeof text, in, code_of(in), DISAS_ATT);
+    decode_effects(&in, code_of(&in));
+    disas(text, sizeof text, &in, code_of(&in), DISAS_ATT);
     return strdup(text);
 }
 

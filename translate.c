@@ -280,10 +280,8 @@ static bool build_unit(struct cpu *cpu, struct unit *u, uint64_t pc, struct supe
 /* Shows block i to the plugins and takes what they ask for. */
 static void instrument_block(struct cpu *cpu, struct unit *u, int i)
 {
-    jit_use_libc(cpu);
     plugin_gen_tb_start(cpu, u->insn[u->first[i]].pc);
     for (unsigned n = u->first[i]; n < u->first[i + 1]; n++) {
-        decode_effects(&u->insn[n], u->code[n]);
         plugin_gen_insn_start(&u->insn[n]);
         plugin_gen_insn_end();
     }
@@ -394,12 +392,12 @@ static void leave_bare(struct unit *u)
 }
 
 /* True if anything is to run between the guest's instructions that changes flags, or looks at
- * them. */
-static bool needs_flags(const struct unit *u)
+ * them, or is to run with their accesses. */
+static bool needs_effects(const struct unit *u)
 {
     for (int i = 0; i < u->n_tbs; i++)
         for (size_t k = 0; k < u->n_ops[i]; k++)
-            if (u->ops[i][k].kind != OP_STORE)
+            if (u->ops[i][k].kind != OP_STORE || u->ops[i][k].place == PLACE_MEM)
                 return true;
     return false;
 }
@@ -410,10 +408,15 @@ static void instrument_unit(struct cpu *cpu, struct unit *u)
     leave_bare(u);
     if (!plugin_wants_tb_trans())
         return;
+    jit_use_libc(cpu);
+    plugin_gen_unit_start();
     for (int i = 0; i < u->n_tbs; i++)
         instrument_block(cpu, u, i);
-    if (!needs_flags(u))
+    plugin_gen_unit_end();
+    if (!needs_effects(u))
         return;
+    for (unsigned n = 0; n < u->first[u->n_tbs]; n++)
+        decode_effects(&u->insn[n], u->code[n]);
     for (int i = 0; i < u->n_tbs; i++)
         mark_calls(u, i);
     find_dead_exits(u);
