@@ -14,7 +14,7 @@
 #define BUCKET_BITS 16
 #define BUCKETS     (1 << BUCKET_BITS)
 #define PAGES       (1 << 14)
-#define FILTER_BITS 20
+#define FILTER_BITS 21
 #define WAIT_BITS   16
 #define META_MIN    (64ull << 20)
 #define META_ALIGN  (2ull << 20) /* of huge pages */
