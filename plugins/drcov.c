@@ -11,6 +11,7 @@
  * One row per file whose code the program mapped, one entry per executed block, relative to the
  * file's lowest mapping. A block marks itself by an inline store into its slot of a scoreboard. */
 #define EMU_PLUGIN_API_VERSION 4
+#include "blocks.h"
 #include "modules.h"
 #include "options.h"
 #include "process.h"
@@ -24,18 +25,8 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
 #define CHUNK 1024 /* slots per scoreboard */
 
-struct entry { /* of the file */
-    uint32_t start;
-    uint16_t size, module;
-};
-struct block {
-    struct entry entry; /* the key */
-    size_t slot;
-};
-_Static_assert(sizeof(struct entry) == sizeof(uint64_t), "serves as a key");
-
 static struct modules modules;
-static struct map blocks = {.record_size = sizeof(struct block)};
+static struct blocks blocks; /* the number of each is that of its slot */
 static struct map returns = {.record_size = sizeof(uint64_t)}; /* see watch_mappings */
 static struct qemu_plugin_scoreboard **chunks;                 /* the slots */
 static size_t n_chunks, chunk_room;
@@ -117,19 +108,13 @@ static bool locate_block(uint64_t pc, struct entry *entry)
  * be known how often. */
 static void watch_block(struct qemu_plugin_tb *tb, const struct entry *entry)
 {
-    uint64_t key;
-    memcpy(&key, entry, sizeof key);
-    size_t known = blocks.n;
-    struct block *block = map_get(&blocks, key);
+    size_t known = blocks.n, block = blocks_find(&blocks, entry);
     bool is_new = blocks.n > known;
-    if (is_new) {
-        block->slot = known;
-        if (known % CHUNK == 0) {
-            GROW_ARRAY(chunks, n_chunks, chunk_room);
-            chunks[n_chunks++] = qemu_plugin_scoreboard_new(CHUNK * sizeof(uint64_t));
-        }
+    if (is_new && known % CHUNK == 0) {
+        GROW_ARRAY(chunks, n_chunks, chunk_room);
+        chunks[n_chunks++] = qemu_plugin_scoreboard_new(CHUNK * sizeof(uint64_t));
     }
-    qemu_plugin_u64 slot = {chunks[block->slot / CHUNK], block->slot % CHUNK * sizeof(uint64_t)};
+    qemu_plugin_u64 slot = {chunks[block / CHUNK], block % CHUNK * sizeof(uint64_t)};
     if (hits || is_new || !qemu_plugin_u64_sum(slot))
         qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(
             tb, hits ? QEMU_PLUGIN_INLINE_ADD_U64 : QEMU_PLUGIN_INLINE_STORE_U64, slot, 1);
@@ -190,7 +175,7 @@ static void write_coverage(FILE *out)
     struct entry *entries = map_alloc(NULL, (blocks.n + 1) * sizeof *entries);
     for (size_t i = 0; i < blocks.n; i++)
         if (counts[i]) {
-            entries[executed] = ((struct block *)blocks.records[i])->entry;
+            entries[executed] = blocks.block[i].entry;
             counts[executed++] = counts[i];
         }
     fprintf(out, "DRCOV VERSION: 2\nDRCOV FLAVOR: drcov-64%s\n", hits ? "-hits" : "");
