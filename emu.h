@@ -527,9 +527,9 @@ struct tb {
     struct tb *next;    /* same hash bucket */
     struct link *in;    /* direct exits bound to this block */
     struct superblock *sb;
-    struct plugin_op *ops; /* instrumentation, malloc'ed */
+    struct plugin_op *ops; /* instrumentation, of plugin_ops.c */
     uint32_t n_ops;
-    uint32_t n_merged; /* further ones behind those, done by one of them (plugin_ops.c) */
+    uint32_t n_parts; /* behind those: what they do at once for others (plugin_ops.c) */
     uint16_t n_insns;
     uint16_t size;       /* guest bytes */
     const uint8_t *code; /* copy of the guest bytes, if they can change; or NULL */
@@ -584,7 +584,7 @@ struct unit {
     uint16_t live[TB_MAX_INSNS + 128];  /* flags live before each instruction, enum flag_bits */
     struct plugin_op *ops[SUPERBLOCK_TBS];
     size_t n_ops[SUPERBLOCK_TBS];
-    size_t n_merged[SUPERBLOCK_TBS];
+    size_t n_parts[SUPERBLOCK_TBS];
     uint64_t target[SUPERBLOCK_TBS]; /* where block i always leads by its branch; or 0 */
     struct constant constant[SUPERBLOCK_TBS];
     uint8_t n_constants;
@@ -1004,11 +1004,12 @@ struct plugin_op {
     uint8_t copies;      /* of its block's code, or 0; copy n adds at offset + 8 n */
     bool once;           /* OP_STORE: no more than the first time changes anything */
     uint16_t insn;       /* index of the instruction in its block */
-    uint32_t leader;     /* merged: index of the operation that does its work */
     uint64_t pc;         /* its address (PLACE_TB: the block's) */
-    int64_t offset;      /* of the u64, from the cpu (gs base) */
+    union {
+        int64_t offset; /* of the u64, from the cpu (gs base) */
+        void *ptr;
+    };
     uint64_t imm;
-    void *ptr;
     void *func;
     void *udata;
     struct qemu_plugin_ctx *ctx;
@@ -1043,8 +1044,10 @@ const struct plugin_op *plugin_gen_tb_end(struct cpu *cpu, size_t *count);
  * 2 + 2n with that one's accesses. */
 /* Gives the block the n operations that were asked for: calls become what they do. */
 void plugin_ops_fold(struct unit *u, int block, const struct plugin_op *asked, size_t n);
-void plugin_ops_merge(struct unit *u,
-                      int block); /* additions to one counter become one; needs live */
+/* Additions to one counter become one; needs live. */
+void plugin_ops_merge(struct unit *u, int block);
+/* The list of the block is complete. It stays until all blocks go. */
+void plugin_ops_keep(struct unit *u, int block);
 /* Carries out an addition or a store. */
 void plugin_ops_run(struct cpu *cpu, const struct plugin_op *op);
 /* The block is left with only its operations of a rank below done to count: corrects what merged
@@ -1228,6 +1231,10 @@ static inline void plugin_ops_fold(struct unit *u, int block, const struct plugi
     (void)u, (void)block, (void)asked, (void)n;
 }
 static inline void plugin_ops_merge(struct unit *u, int block)
+{
+    (void)u, (void)block;
+}
+static inline void plugin_ops_keep(struct unit *u, int block)
 {
     (void)u, (void)block;
 }

@@ -24,6 +24,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define MAX_GUARDS  8  /* in a block; with more, calls stay calls */
 #define MAX_FOLDED  16 /* operations of one call */
@@ -320,6 +321,79 @@ void plugin_ops_fork_child(void)
     marks.before = marks.latest = 0; /* as stats are the child's own */
 }
 
+/* ---- memory for lists ---------------------------------------------------------------- */
+
+#define FIRST_CHUNK (256ull << 10) /* is enough for a short program */
+#define CHUNK       (2ull << 20)   /* a huge page */
+
+/* What an operation, its leader, does at once for another one that has gone. */
+struct part {
+    union { /* as of the other */
+        int64_t offset;
+        void *ptr;
+    };
+    uint64_t imm;
+    uint32_t leader; /* index in the block's list */
+    uint16_t rank;   /* of the other */
+    uint8_t kind, size;
+};
+
+static struct lists {
+    struct chunk {
+        struct chunk *next;
+        size_t size;
+        char bytes[];
+    } * first, *latest;
+    size_t used; /* of the latest; those behind it are free */
+} lists;
+
+static struct chunk *map_chunk(size_t room)
+{
+    size_t size = sizeof(struct chunk) + room;
+    size = lists.first || size > FIRST_CHUNK ? (size + CHUNK - 1) & ~(CHUNK - 1) : FIRST_CHUNK;
+    struct chunk *chunk = aligned_alloc(CHUNK, size);
+    if (!chunk)
+        die("out of memory");
+    madvise(chunk, size & ~(CHUNK - 1), MADV_HUGEPAGE);
+    chunk->size = size - sizeof *chunk;
+    return chunk;
+}
+
+static void *take_room(size_t room)
+{
+    if (!lists.latest || lists.latest->size - lists.used < room) {
+        struct chunk **next = lists.latest ? &lists.latest->next : &lists.first;
+        if (!*next || (*next)->size < room) {
+            struct chunk *chunk = map_chunk(room);
+            chunk->next = *next;
+            *next = chunk;
+        }
+        lists.latest = *next;
+        lists.used = 0;
+    }
+    lists.used += room;
+    return lists.latest->bytes + lists.used - room;
+}
+
+static void keep_list(struct unit *u, int block, const struct plugin_op *ops, size_t n,
+                      const struct part *parts, size_t n_parts)
+{
+    u->n_ops[block] = n;
+    u->n_parts[block] = n_parts;
+    u->ops[block] = NULL;
+    if (!n)
+        return;
+    u->ops[block] = take_room(n * sizeof *ops + n_parts * sizeof *parts);
+    memcpy(u->ops[block], ops, n * sizeof *ops);
+    if (n_parts)
+        memcpy(u->ops[block] + n, parts, n_parts * sizeof *parts);
+}
+
+void plugin_ops_keep(struct unit *u, int block)
+{
+    keep_list(u, block, u->ops[block], u->n_ops[block], NULL, 0);
+}
+
 /* ---- all code anew ------------------------------------------------------------------- */
 
 bool plugin_ops_must_flush(void)
@@ -342,15 +416,18 @@ void plugin_ops_flush(void)
     }
     cells.n = cells.n_shares = 0;
     plugin_ops_unlock();
+    lists.latest = NULL;
     forget_marks();
 }
 
 /* ---- calls that become operations ---------------------------------------------------- */
 
-/* The list being made from a block's. */
+/* The lists of the blocks of a unit, being made from what was asked for. */
 struct folding {
-    struct plugin_op *out;
-    size_t n, room;
+    struct plugin_op *all; /* one list after the other */
+    size_t n_all, room;
+    struct plugin_op *out; /* the latest list, and what is in it */
+    size_t n;
     struct plugin_op guard[MAX_GUARDS];
     int n_guards;
     bool may_guard; /* nothing in the block can change what a guard has found */
@@ -361,11 +438,12 @@ struct folding {
 
 static void append_op(struct folding *f, const struct plugin_op *op)
 {
-    if (f->n == f->room) {
+    if (f->n_all + f->n == f->room) {
         f->room = 2 * f->room + 64;
-        f->out = realloc(f->out, f->room * sizeof *f->out);
-        if (!f->out)
+        f->all = realloc(f->all, f->room * sizeof *f->all);
+        if (!f->all)
             die("out of memory");
+        f->out = f->all + f->n_all;
     }
     f->out[f->n++] = *op;
 }
@@ -443,9 +521,22 @@ static bool fold_list(struct folding *f, const struct plugin_op *ops, size_t n)
     return guards_hold(f);
 }
 
+static void insert_guards(struct folding *f)
+{
+    size_t n = f->n, n_guards = (size_t)f->n_guards;
+    for (size_t i = 0; i < n_guards; i++)
+        append_op(f, &f->guard[i]);
+    if (n && n_guards)
+        memmove(f->out + n_guards, f->out, n * sizeof *f->out);
+    if (n_guards)
+        memcpy(f->out, f->guard, n_guards * sizeof *f->out);
+}
+
 void plugin_ops_fold(struct unit *u, int block, const struct plugin_op *asked, size_t n)
 {
     static struct folding f;
+    f.n_all = block ? f.n_all : 0;
+    f.out = f.all + f.n_all;
     f.may_guard = true;
     if (!fold_list(&f, asked, n)) {
         f.may_guard = false;
@@ -453,15 +544,11 @@ void plugin_ops_fold(struct unit *u, int block, const struct plugin_op *asked, s
     }
     note_uses(f.out, f.n);
     f.n = settle_marks(f.out, f.n, block == 0);
-    u->n_ops[block] = f.n + (size_t)f.n_guards;
-    if (!u->n_ops[block])
-        return;
-    u->ops[block] = malloc(u->n_ops[block] * sizeof *f.out);
-    if (!u->ops[block])
-        die("out of memory");
-    memcpy(u->ops[block], f.guard, (size_t)f.n_guards * sizeof *f.out);
-    if (f.n)
-        memcpy(u->ops[block] + f.n_guards, f.out, f.n * sizeof *f.out);
+    insert_guards(&f);
+    u->n_ops[block] = f.n;
+    f.n_all += f.n;
+    for (size_t i = 0, at = 0; i <= (size_t)block; at += u->n_ops[i++]) /* they may have moved */
+        u->ops[i] = f.all + at;
 }
 
 /* ---- additions that become one ------------------------------------------------------- */
@@ -475,13 +562,13 @@ struct segment {
     bool before_block; /* an operation of the block's own follows: stay before that */
 };
 
-/* The merged list of one block: what is carried out grows from the front, what is merged is kept
- * from the back on. */
+/* The merged list of one block, which is no longer than what was asked for and its leaders. */
 struct merging {
     const struct unit *u;
     int block;
     struct plugin_op *out;
-    size_t n, merged; /* out[merged .. capacity) is merged */
+    struct part *parts;
+    size_t n, n_parts, room;
 };
 
 /* One counter of a segment. */
@@ -491,6 +578,7 @@ struct leader {
     bool in_place; /* the flags are dead where its latest part is */
     bool worth;    /* it is cheaper than its parts */
     bool in_cell;
+    size_t index; /* in the merged list */
 };
 static struct leader never; /* of operations that never run */
 
@@ -628,7 +716,7 @@ static void drop_leaders(const struct merging *m, struct leader *leaders, unsign
 /* Lets one addition to a cell do what leaders of scoreboards do. */
 static void append_cell(struct merging *m, struct leader *leaders, unsigned n)
 {
-    uint32_t cell, index = (uint32_t)m->n;
+    uint32_t cell;
     const struct leader *first = NULL;
     for (unsigned i = 0; i < n; i++) {
         struct leader *leader = &leaders[i];
@@ -636,7 +724,7 @@ static void append_cell(struct merging *m, struct leader *leaders, unsigned n)
             continue;
         first = first ? first : leader;
         add_share(cell, leader->op.offset, leader->op.imm);
-        leader->op.leader = index;
+        leader->index = m->n;
         leader->in_cell = true;
     }
     if (!first)
@@ -658,22 +746,32 @@ static void append_leaders(struct merging *m, const struct segment *s, struct le
     append_cell(m, leaders, n);
     for (unsigned i = 0; i < n; i++)
         if (leaders[i].worth && !leaders[i].in_cell) {
-            leaders[i].op.leader = (uint32_t)m->n;
+            leaders[i].index = m->n;
             m->out[m->n++] = leaders[i].op;
         }
 }
 
-/* Keeps what leaders do now, for plugin_ops_settle. */
+/* The guest leaves no block between its start and what runs with its first instruction. */
+static unsigned settled_rank(const struct plugin_op *op)
+{
+    unsigned rank = rank_of(op);
+    return rank ? rank : 1;
+}
+
+/* Keeps what leaders do now, for plugin_ops_settle, unless they do it at the same time. */
 static void keep_parts(struct merging *m, const struct segment *s, struct leader **leader_of)
 {
     for (size_t k = s->start; k < s->end; k++) {
-        struct leader *leader = leader_of[k - s->start];
-        if (!leader || leader == &never)
+        const struct leader *leader = leader_of[k - s->start];
+        const struct plugin_op *op = &m->u->ops[m->block][k];
+        if (!leader || leader == &never || settled_rank(op) == settled_rank(&m->out[leader->index]))
             continue;
-        struct plugin_op *part = &m->out[--m->merged];
-        *part = m->u->ops[m->block][k];
-        part->imm *= (unsigned)count_runs(m, k);
-        part->leader = leader->op.leader;
+        m->parts[m->n_parts++] = (struct part){.offset = op->offset,
+                                               .imm = op->imm * (unsigned)count_runs(m, k),
+                                               .leader = (uint32_t)leader->index,
+                                               .rank = (uint16_t)rank_of(op),
+                                               .kind = op->kind,
+                                               .size = op->size};
     }
 }
 
@@ -752,22 +850,28 @@ static void merge_list(struct merging *m)
     }
 }
 
+static void make_room(struct merging *m, size_t n)
+{
+    if (m->room >= n)
+        return;
+    m->room = 2 * n;
+    m->out = realloc(m->out, 2 * m->room * sizeof *m->out);
+    m->parts = realloc(m->parts, m->room * sizeof *m->parts);
+    if (!m->out || !m->parts)
+        die("out of memory");
+}
+
 void plugin_ops_merge(struct unit *u, int block)
 {
-    size_t n = u->n_ops[block], room = 2 * n;
-    if (!n)
-        return;
-    struct merging m = {u, block, malloc(room * sizeof *m.out), 0, room};
-    if (!m.out)
-        die("out of memory");
+    static struct merging m;
+    make_room(&m, u->n_ops[block]);
+    m.u = u;
+    m.block = block;
+    m.n = m.n_parts = 0;
     merge_list(&m);
     move_to_cells(m.out, m.n);
     copy_loop(u, block, m.out, m.n);
-    u->n_merged[block] = room - m.merged;
-    memmove(m.out + m.n, m.out + m.merged, u->n_merged[block] * sizeof *m.out);
-    u->n_ops[block] = m.n;
-    free(u->ops[block]);
-    u->ops[block] = m.out;
+    keep_list(u, block, m.out, m.n, m.parts, m.n_parts);
 }
 
 /* ---- in C ---------------------------------------------------------------------------- */
@@ -805,12 +909,13 @@ void plugin_ops_run(struct cpu *cpu, const struct plugin_op *op)
 
 void plugin_ops_settle(struct cpu *cpu, const struct tb *tb, unsigned done)
 {
-    const struct plugin_op *merged = tb->ops + tb->n_ops;
-    for (uint32_t i = 0; i < tb->n_merged; i++) {
-        bool counts = rank_of(&merged[i]) < done;
-        bool counted = rank_of(&tb->ops[merged[i].leader]) < done;
+    const struct part *part = (const void *)(tb->ops + tb->n_ops);
+    for (const struct part *end = part + tb->n_parts; part < end; part++) {
+        const struct plugin_op word = {.kind = part->kind, .size = part->size, .ptr = part->ptr};
+        bool counts = part->rank < done;
+        bool counted = rank_of(&tb->ops[part->leader]) < done;
         if (counts != counted)
-            add_to_word(cpu, &merged[i], counts ? merged[i].imm : -merged[i].imm);
+            add_to_word(cpu, &word, counts ? part->imm : -part->imm);
     }
 }
 

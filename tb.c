@@ -6,7 +6,6 @@
 #include "emu.h"
 
 #include <sched.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -436,7 +435,6 @@ static void forget_superblock(struct superblock *sb)
     for (int i = 0; i < sb->n_tbs; i++) {
         jit_table_clear(&sb->tb[i]);
         *bucket_of(sb->tb[i].pc) = NULL;
-        free(sb->tb[i].ops);
     }
     for (int i = 0; i < sb->n_pages; i++)
         *page_list(sb->page[i]) = NULL;

@@ -6,7 +6,6 @@
 #include "emu.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -386,7 +385,7 @@ static void leave_bare(struct unit *u)
 {
     for (int i = 0; i < u->n_tbs; i++) {
         u->ops[i] = NULL;
-        u->n_ops[i] = u->n_merged[i] = 0;
+        u->n_ops[i] = u->n_parts[i] = 0;
         u->live[u->first[i]] = UINT16_MAX;
     }
 }
@@ -402,6 +401,18 @@ static bool needs_effects(const struct unit *u)
     return false;
 }
 
+static void merge_unit(struct unit *u)
+{
+    for (unsigned n = 0; n < u->first[u->n_tbs]; n++)
+        decode_effects(&u->insn[n], u->code[n]);
+    for (int i = 0; i < u->n_tbs; i++)
+        mark_calls(u, i);
+    find_dead_exits(u);
+    find_live_flags(u);
+    for (int i = 0; i < u->n_tbs; i++)
+        plugin_ops_merge(u, i);
+}
+
 static void instrument_unit(struct cpu *cpu, struct unit *u)
 {
     u->exits_dead = 0;
@@ -413,16 +424,11 @@ static void instrument_unit(struct cpu *cpu, struct unit *u)
     for (int i = 0; i < u->n_tbs; i++)
         instrument_block(cpu, u, i);
     plugin_gen_unit_end();
-    if (!needs_effects(u))
-        return;
-    for (unsigned n = 0; n < u->first[u->n_tbs]; n++)
-        decode_effects(&u->insn[n], u->code[n]);
-    for (int i = 0; i < u->n_tbs; i++)
-        mark_calls(u, i);
-    find_dead_exits(u);
-    find_live_flags(u);
-    for (int i = 0; i < u->n_tbs; i++)
-        plugin_ops_merge(u, i);
+    if (needs_effects(u))
+        merge_unit(u);
+    else
+        for (int i = 0; i < u->n_tbs; i++)
+            plugin_ops_keep(u, i);
 }
 
 /* Keeps the bytes that tb is made from. */
@@ -467,7 +473,7 @@ static struct superblock *make_superblock(const struct unit *u, const struct sup
             .sb = sb,
             .ops = u->ops[i],
             .n_ops = (uint32_t)u->n_ops[i],
-            .n_merged = (uint32_t)u->n_merged[i],
+            .n_parts = (uint32_t)u->n_parts[i],
             .n_insns = (uint16_t)(u->first[i + 1] - u->first[i]),
             .size = (uint16_t)(last->pc + last->len - first->pc),
             .flags_dead = !(u->live[u->first[i]] & FLAGS_ARITH),
@@ -529,8 +535,6 @@ static struct tb *translate_unit(struct cpu *cpu, struct superblock *pages, enum
     if (sb && jit_lower(sb, &unit, entry))
         return &sb->tb[0];
     jit_use_libc(cpu);
-    for (int i = 0; i < unit.n_tbs; i++)
-        free(unit.ops[i]);
     return NULL;
 }
 
@@ -574,7 +578,7 @@ void translate_again(const struct superblock *sb, struct unit *u)
         u->first[u->n_tbs] = (uint16_t)n;
         u->ops[u->n_tbs] = tb->ops;
         u->n_ops[u->n_tbs] = tb->n_ops;
-        u->n_merged[u->n_tbs] = tb->n_merged;
+        u->n_parts[u->n_tbs] = tb->n_parts;
         const uint8_t *code = tb->code ? tb->code : (const uint8_t *)pc;
         for (unsigned end = n + tb->n_insns; n < end; n++) {
             decode(&u->insn[n], code, 15, pc);
