@@ -14,9 +14,10 @@
  *
  * A constant that is stored to a word to which nothing else is done is a mark, and makes no
  * difference the second time: while there is one thread, and no plugin may look unseen, code that
- * has made its mark loses it (jit_x86_64.c). Each thread has marks of its own, so with more of them
- * only the plugin knows that it need not mark again what has a mark. So, when the program has
- * settled, its code is translated anew, and the plugin is asked again.
+ * has made its mark has a nop in its place (jit_x86_64.c). With more threads, each of which has
+ * marks of its own, they are made each time. A plugin need not mark again what has a mark, but only
+ * it knows that. So, when the program has settled, its code is translated anew, and the plugin is
+ * asked again.
  *
  * May know: decoded instructions and the list of operations. Must not know: any ISA, the API, or
  * how operations become code. Everything here runs under tb_lock. */
@@ -239,7 +240,7 @@ static struct {
     bool ticking, due;
     bool shared;       /* there is, or has been, another thread */
     uint32_t n_once;   /* marks that are made once */
-    uint32_t n, ticks; /* blocks with other marks */
+    uint32_t n, ticks; /* blocks with marks in their code */
     uint32_t rate;     /* blocks that a tick pays for */
     uint64_t before;   /* stats.blocks then */
     uint64_t latest;   /* blocks at the latest tick */
@@ -272,19 +273,19 @@ static void start_ticks(void)
 /* Takes out of a block's n operations what need not stay; returns how many do. */
 static size_t settle_marks(struct plugin_op *ops, size_t n, bool runs_now)
 {
-    bool once = !cells.exposed && !marks.shared, again = false;
+    bool once = !cells.exposed && !marks.shared, stays = false;
     size_t kept = 0;
     for (size_t i = 0; i < n; i++) {
         bool mark = is_mark(&ops[i]);
         if (mark && once && !keep_once(&ops[i], runs_now))
             continue;
-        again |= mark && !once;
+        stays |= mark;
         if (kept != i)
             ops[kept] = ops[i];
         kept++;
     }
-    marks.n += again;
-    if (again)
+    marks.n += stays;
+    if (stays)
         start_ticks();
     return kept;
 }
