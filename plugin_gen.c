@@ -246,6 +246,14 @@ static size_t rank_op(const struct plugin_op *op)
     return op->place == PLACE_TB ? 0 : 1 + 2u * op->insn + (op->place == PLACE_MEM);
 }
 
+static bool is_sorted(void)
+{
+    size_t i = 1;
+    while (i < n_ops && rank_op(&ops[i - 1]) <= rank_op(&ops[i]))
+        i++;
+    return i >= n_ops;
+}
+
 /* The list in order of execution; what shares a place keeps the order of registration. */
 static const struct plugin_op *plugin_gen_inject(void)
 {
@@ -273,5 +281,5 @@ const struct plugin_op *plugin_gen_tb_end(struct cpu *cpu, size_t *count)
     (void)cpu;
     qemu_plugin_tb_trans_cb(&tb);
     *count = n_ops;
-    return n_ops > 1 ? plugin_gen_inject() : ops;
+    return is_sorted() ? ops : plugin_gen_inject();
 }
