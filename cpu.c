@@ -296,8 +296,9 @@ static bool are_flags_lost(struct cpu *cpu)
     return lost;
 }
 
-/* The last thing before the cache: pending signals, or the code at cpu->pc. */
-static uint64_t run_code(struct cpu *cpu, uint64_t reason)
+/* The last thing before the cache: pending signals, or the code at cpu->pc. Behind a system call
+ * the flags are exact, as it reads them. */
+static uint64_t run_code(struct cpu *cpu, uint64_t reason, bool called)
 {
     for (;;) {
         /* Each is asked once: what comes behind a no would find the cpu bare. */
@@ -308,7 +309,7 @@ static uint64_t run_code(struct cpu *cpu, uint64_t reason)
             tb_flush();
         if (request)
             plugin_run_pending();
-        if (signal && !(signal_can_wait(cpu) && are_flags_lost(cpu))) {
+        if (signal && (called || !signal_can_wait(cpu) || !are_flags_lost(cpu))) {
             signal_deliver(cpu);
             break;
         }
@@ -328,11 +329,14 @@ _Noreturn void cpu_loop(struct cpu *cpu)
         qemu_plugin_vcpu_init_hook(cpu);
     sigsetjmp(loop_start, 0);
     for (uint64_t reason = EXIT_LOOKUP;;) {
+        bool called = reason == EXIT_SYSCALL || reason == EXIT_SYSRET;
         switch (reason) {
         case EXIT_SYSCALL:
             plugin_run_pending();
             reason = run_syscall(cpu);
-            continue;
+            if (reason != EXIT_LOOKUP)
+                continue;
+            break;
         case EXIT_SYSRET:
             if (!finish_syscall(cpu)) {
                 reason = enter_cache(cpu);
@@ -347,7 +351,7 @@ _Noreturn void cpu_loop(struct cpu *cpu)
             guest_trap(cpu);
             break;
         }
-        reason = run_code(cpu, reason);
+        reason = run_code(cpu, reason, called);
     }
 }
 

@@ -203,6 +203,8 @@ static const struct mode modes[] = {
     {"tb-64K",        REALS,   false, {"-tb-size", "64K"}},
     {"insn-inline",   GUESTS,  false, {"-plugin", "%s/libinsn.so,inline=on"}},
     {"insn-callback", GUESTS,  false, {"-plugin", "%s/libinsn.so"}},
+    {"insn-syscall",  GUESTS,  false, {"-plugin", "%s/libsyscall.so",
+                                       "-plugin", "%s/libinsn.so,inline=on"}},
     {"bb-inline",     GUESTS,  false, {"-plugin", "%s/libbb.so,inline=on"}},
     {"mem-inline",    GUESTS,  false, {"-plugin", "%s/libmem.so,inline=on"}},
     {"mem-callback",  GUESTS,  true,  {"-plugin", "%s/libmem.so,callback=on"}},
