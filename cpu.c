@@ -318,6 +318,7 @@ static uint64_t run_code(struct cpu *cpu, uint64_t reason, bool called)
         find_code(cpu, reason);
         if (!plugin_is_pending()) /* else asked for while code was translated: before that runs */
             break;
+        cpu->in_cache = false; /* or it would stop others while one of them stops it */
         reason = EXIT_LOOKUP;
     }
     return enter_cache(cpu);

@@ -52,6 +52,8 @@ static const struct {
     {"discon",      "discon",  ""},
     {"stress1",     "stress",  "-O1 -DNAME='\"resets\"'"},
     {"stress2",     "stress",  "-O1 -DNAME='\"uninstalls\"'"},
+    {"alone1",      "alone",   "-DNAME='\"first\"' -DLIFETIME=2000"},
+    {"alone2",      "alone",   "-DNAME='\"second\"' -DLIFETIME=3001"},
     {"clobber",     "clobber", "-O1"},
     {"clobberfull", "clobber", "-O1 -DFULL"},
     {"versions0",   "versions", "-DEMU_PLUGIN_API_VERSION=0"},
@@ -540,6 +542,26 @@ static void test_stress(void **state)
             free_result(&r);
         }
     free_result(&native);
+}
+
+/* Two plugins stop all threads at the same time, over and over, and the end does too. */
+static void test_alone(void **state)
+{
+    struct result r;
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        run_emu(&r,
+                (const char *const[]){"-plugin", "./alone1.so", "-plugin", "./alone2.so", "%/crowd",
+                                      "3", NULL},
+                NULL);
+        assert_int_equal(r.status, 0);
+        expect_text("stderr", r.out[1], "first: ends in life ");
+        expect_text("stderr", r.out[1], "second: ends in life ");
+        if (strstr(r.out[1], "FAILED"))
+            fail_msg("%s", r.out[1]);
+        free_result(&r);
+    }
 }
 
 /* Callbacks that change all they may change nothing for the guest. */
@@ -1468,6 +1490,7 @@ int main(int argc, char **argv)
         {"fatal signals", test_fatal_signals},
         {"order of events", test_order},
         {"reset", test_reset},
+        {"alone", test_alone},
         {"stress", test_stress},
         {"loops", test_loops},
         {"end of threads", test_end_of_threads},
