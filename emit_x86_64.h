@@ -370,10 +370,10 @@ static inline void emit_sized_reg(struct emit *e, unsigned size, bool lock, unsi
     emit_modrm(e, reg, base, disp);
 }
 
-/* cmpxchg dword [base + disp], reg */
-static inline void emit_cmpxchg(struct emit *e, bool lock, int reg, int base, int32_t disp)
+/* lock cmpxchg dword [base + disp], reg */
+static inline void emit_lock_cmpxchg(struct emit *e, int reg, int base, int32_t disp)
 {
-    emit_sized(e, 4, lock);
+    emit_sized(e, 4, true);
     emit_u8(e, 0x0f);
     emit_u8(e, 0xb1);
     emit_modrm(e, reg, base, disp);

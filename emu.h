@@ -1000,7 +1000,7 @@ struct plugin_op {
     uint8_t cond;        /* enum qemu_plugin_cond, EQ..GE only */
     uint8_t cb_flags;    /* enum qemu_plugin_cb_flags */
     uint8_t size;        /* of the word at ptr */
-    bool locked;         /* OP_ADD_PTR, OP_LOCK, OP_UNLOCK: atomic */
+    bool locked;         /* OP_ADD_PTR: atomic */
     uint8_t copies;      /* of its block's code, or 0; copy n adds at offset + 8 n */
     bool once;           /* OP_STORE: no more than the first time changes anything */
     uint16_t insn;       /* index of the instruction in its block */

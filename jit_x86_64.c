@@ -1105,7 +1105,7 @@ static void lower_exchange(struct lower *l, struct pointer_run *run, const struc
 {
     emit_mov_imm(&l->e, GPR_RAX, !op->imm);
     emit_mov_imm(&l->e, GPR_RDX, op->imm);
-    emit_cmpxchg(&l->e, op->locked, GPR_RDX, GPR_RCX, disp);
+    emit_lock_cmpxchg(&l->e, GPR_RDX, GPR_RCX, disp);
     branch_to_stub(l, run, op);
 }
 

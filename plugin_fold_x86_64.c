@@ -8,7 +8,7 @@
  *
  * Within a critical section nothing is decided by memory: another thread may be about to change it.
  * A lock that is taken in its fast path and one that has waiters lead to the plugin's own code.
- * While the process has one thread, locks need no atomic instructions.
+ * While the process has one thread, a lock needs to be free, and no more.
  *
  * May know: the ISA, the ABI, the API's counters. Must not know: how operations become code. It
  * trusts what callee_x86_64.c trusts. Everything here runs under tb_lock. */
@@ -53,6 +53,7 @@ struct fold {
     } frame[MAX_FRAMES];
     int depth;
     uint64_t pc;
+    uint64_t held; /* a lock's word that is 1 for now, without an effect; 0: none */
     bool locked, failed;
 };
 
@@ -103,9 +104,12 @@ static void add_effect(struct fold *f, enum plugin_op_kind kind, const struct va
     op->ptr = (void *)(uintptr_t)at->n;
 }
 
-/* True if an earlier effect changes some of the size bytes at address at. */
+/* True if an earlier effect, or a lock that is held, changes some of the size bytes at address at.
+ */
 static bool is_changed(const struct fold *f, const struct value *at, unsigned size)
 {
+    if (f->held && at->kind == CONST && at->n < f->held + 4 && f->held < at->n + size)
+        return true;
     for (int i = 0; i < f->n_effects; i++) {
         const struct plugin_op *op = &f->effect[i];
         bool arena = op->kind == OP_ADD || op->kind == OP_STORE;
@@ -482,9 +486,18 @@ static bool is_alone(struct fold *f)
         return false;
     uint64_t at = (uintptr_t)&__libc_single_threaded;
     bool alone = resolve(f, (struct value){MEMORY, 1, false, 0, at}) != 0;
-    if (!f->failed)
-        f->guard[f->n_guards - 1].func = NULL; /* no fault of the callback's if it fails */
+    for (int i = 0; i < f->n_guards; i++)
+        if ((uintptr_t)f->guard[i].ptr == at)
+            f->guard[i].func = NULL; /* no fault of the callback's if it fails */
     return alone;
+}
+
+/* Nobody sees that the word becomes 1 and 0 again, if it is 0. */
+static void hold_unseen(struct fold *f, const struct value *at)
+{
+    if (f->held || resolve(f, (struct value){MEMORY, 4, false, 0, at->n}) != 0)
+        f->failed = true;
+    f->held = at->n;
 }
 
 /* lock cmpxchg of a word from 0 to 1: taken here; where it is not, the call is made. */
@@ -493,15 +506,16 @@ static void run_cmpxchg(struct fold *f, const struct insn *in)
     struct value at = in->modrm < 0xc0 ? address_of(f, in) : unknown;
     struct value old = get_reg(f, GPR_RAX, 4), new = get_reg(f, in->reg, 4);
     if (!(in->flags & INSN_LOCK) || in->opsize != 4 || !(in->opcode & 1) || at.kind != CONST ||
-        old.kind != CONST || old.n != 0 || new.kind != CONST || new.n != 1 || f->locked ||
-        f->n_effects || f->call->place == PLACE_MEM) {
+        old.kind != CONST || old.n != 0 || new.kind != CONST || new.n != 1) {
         f->failed = true;
-        return;
+    } else if (is_alone(f)) {
+        hold_unseen(f, &at);
+    } else if (f->locked || f->n_effects || f->call->place == PLACE_MEM) {
+        f->failed = true;
+    } else {
+        add_effect(f, OP_LOCK, &at, 4, 1);
+        f->locked = true;
     }
-    bool alone = is_alone(f);
-    add_effect(f, OP_LOCK, &at, 4, 1);
-    f->effect[0].locked = !alone;
-    f->locked = true;
     set_flags(f, FLAGS_EQUAL, unknown, unknown, 4);
 }
 
@@ -531,25 +545,35 @@ static struct rest *find_rest(uint64_t func, uint64_t arg)
     return NULL;
 }
 
-/* xchg of the lock's word with 0: it was 1, or the function at hand begins anew. */
-static void run_xchg(struct fold *f, const struct insn *in)
+/* A lock that others see becomes free; it was 1, or the function at hand begins anew. */
+static void add_unlock(struct fold *f, const struct value *at)
 {
     const struct frame *frame = &f->frame[f->depth - 1];
-    struct value at = in->modrm < 0xc0 ? address_of(f, in) : unknown;
-    struct value new = get_reg(f, in->reg, 4);
     struct rest *rest = frame->arg.kind == CONST ? find_rest(frame->entry, frame->arg.n) : NULL;
-    if (!f->locked || in->opsize != 4 || !(in->opcode & 1) || at.kind != CONST ||
-        at.n != (uint64_t)f->effect[0].offset || new.kind != CONST || new.n != 0 || !rest ||
-        frame->entry == (uintptr_t)f->call->func || frame->n_effects != f->n_effects) {
+    if (!rest || frame->entry == (uintptr_t)f->call->func || frame->n_effects != f->n_effects) {
         f->failed = true;
         return;
     }
-    add_effect(f, OP_UNLOCK, &at, 4, 0);
-    f->effect[f->n_effects - 1].locked = f->effect[0].locked;
+    add_effect(f, OP_UNLOCK, at, 4, 0);
     void (*func)(unsigned, void *) = run_rest;
     memcpy(&f->effect[f->n_effects - 1].func, &func, sizeof func);
     f->effect[f->n_effects - 1].udata = rest;
     f->locked = false;
+}
+
+/* xchg of the lock's word, which is 1, with 0. */
+static void run_xchg(struct fold *f, const struct insn *in)
+{
+    struct value at = in->modrm < 0xc0 ? address_of(f, in) : unknown;
+    struct value new = get_reg(f, in->reg, 4);
+    bool frees =
+        in->opsize == 4 && in->opcode & 1 && at.kind == CONST && new.kind == CONST && !new.n;
+    if (frees && f->held && at.n == f->held)
+        f->held = 0;
+    else if (frees && f->locked && at.n == (uint64_t)f->effect[0].offset)
+        add_unlock(f, &at);
+    else
+        f->failed = true;
     set_reg(f, in->reg, 4, constant(1));
 }
 
@@ -834,7 +858,7 @@ int plugin_fold(const struct plugin_op *op, struct plugin_op *out, int max)
         else
             f.failed = true;
     }
-    if (f.failed || f.locked || f.n_guards + f.n_effects > max) {
+    if (f.failed || f.locked || f.held || f.n_guards + f.n_effects > max) {
         ++*failures;
         return -1;
     }

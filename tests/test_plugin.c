@@ -52,6 +52,7 @@ static const struct {
     {"discon",      "discon",  ""},
     {"stress1",     "stress",  "-O1 -DNAME='\"resets\"'"},
     {"stress2",     "stress",  "-O1 -DNAME='\"uninstalls\"'"},
+    {"locks",       "locks",   "-O1"},
     {"alone1",      "alone",   "-DNAME='\"first\"' -DLIFETIME=2000"},
     {"alone2",      "alone",   "-DNAME='\"second\"' -DLIFETIME=3001"},
     {"clobber",     "clobber", "-O1"},
@@ -560,6 +561,27 @@ static void test_alone(void **state)
         expect_text("stderr", r.out[1], "second: ends in life ");
         if (strstr(r.out[1], "FAILED"))
             fail_msg("%s", r.out[1]);
+        free_result(&r);
+    }
+}
+
+/* Locks of callbacks, whether they are free or not, in one thread and in many. */
+static void test_locks(void **state)
+{
+    static const char *const guests[] = {"hello", "signals", "crowd"};
+    static const char *const plugins[] = {"./locks.so", "./locks.so,holds=1",
+                                          "./locks.so,holds=10"};
+    struct result r;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(guests) * COUNT(plugins); i++) {
+        char guest[32];
+        snprintf(guest, sizeof guest, "%%/%s", guests[i / COUNT(plugins)]);
+        run_emu(&r, (const char *const[]){"-plugin", plugins[i % COUNT(plugins)], guest, "3", NULL},
+                NULL);
+        expect_text("stderr", r.out[1], "blocks counted");
+        if (strstr(r.out[1], "FAILED"))
+            fail_msg("%s under %s:\n%s", guest, plugins[i % COUNT(plugins)], r.out[1]);
         free_result(&r);
     }
 }
@@ -1491,6 +1513,7 @@ int main(int argc, char **argv)
         {"order of events", test_order},
         {"reset", test_reset},
         {"alone", test_alone},
+        {"locks", test_locks},
         {"stress", test_stress},
         {"loops", test_loops},
         {"end of threads", test_end_of_threads},
