@@ -949,7 +949,8 @@ static void log_pages(void)
                    vma.prot & PROT_EXEC ? 'x' : '-');
 }
 
-static const char *fd_path(int fd)
+/* The caller's to free. */
+static char *fd_path(int fd)
 {
     char *path;
 
@@ -963,8 +964,10 @@ static void name_image(int fd)
 {
     static char path[PATH_MAX + 1];
     struct stat named, opened;
-    ssize_t len = readlink(fd_path(fd), path, sizeof path - 1);
+    char *link = fd_path(fd);
+    ssize_t len = readlink(link, path, sizeof path - 1);
 
+    free(link);
     if (len < 0 || fstat(fd, &opened) < 0)
         die("cannot find out what the program is called: %s", strerror(errno));
     path[len] = '\0';
