@@ -23,6 +23,7 @@
 #define CPU_PENDING      336
 #define CPU_BARE         341
 #define CPU_VECTOR_FRAME 344
+#define CPU_HOLDS_LOCK   352
 #define CPU_VEC          384 /* zmm0-31, then k0-7 */
 #define CPU_VEC_K        (CPU_VEC + 2048)
 

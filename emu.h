@@ -379,6 +379,7 @@ struct cpu {
     uint8_t bare;           /* C runs with the guest's %fs: jit_use_libc */
     uint16_t gs_selector;   /* guest's */
     uint8_t *vector_frame;  /* vector and x87 state in the kernel's form, for jit_raise */
+    uint32_t holds_lock;    /* generated code has a plugin's lock, or is about to */
     _Alignas(64) uint8_t vec[VEC_AREA];
     _Alignas(16) uint8_t x87[512]; /* while a plugin runs: the x87 state, as fxsave stores it */
     bool x87_saved;                /* to be loaded again; else the processor's is initial */
@@ -440,6 +441,7 @@ CPU_OFFSET_IS(vaddr, CPU_VADDR);
 CPU_OFFSET_IS(pending, CPU_PENDING);
 CPU_OFFSET_IS(bare, CPU_BARE);
 CPU_OFFSET_IS(vector_frame, CPU_VECTOR_FRAME);
+CPU_OFFSET_IS(holds_lock, CPU_HOLDS_LOCK);
 CPU_OFFSET_IS(vec, CPU_VEC);
 _Static_assert(sizeof(struct cpu) <= CPU_SIZE, "the low 16 bits of its addresses differ");
 _Static_assert(CELLS_OFFSET + (int64_t)CELLS_SIZE <= -(int64_t)CPU_WINDOW_BELOW,
@@ -767,7 +769,8 @@ bool guest_enter_vsyscall(struct cpu *cpu);
  */
 
 /* Everything in translate.c, tb.c and jit_x86_64.c runs under tb_lock unless it says otherwise.
- * Order of locks: tb_lock, plugin lock, vma lock. */
+ * Order of locks: tb_lock, plugin lock or one of a plugin's own, vma lock. A signal that finds its
+ * thread with a plugin's own waits. */
 void tb_init(void);
 /* Block at guest address pc, translated if need be; NULL: the fetch faults. */
 struct tb *tb_find(struct cpu *cpu, uint64_t pc, enum tb_entry entry);

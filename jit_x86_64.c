@@ -1048,6 +1048,8 @@ static void begin_run(struct lower *l, const struct pointer_run *run)
         emit_save_flags(&l->e);
     if (run->flags && run->lock)
         emit_store_gs(&l->e, SLOT(7), GPR_RAX);
+    if (run->lock)
+        emit_store_gs_imm32(&l->e, CPU_HOLDS_LOCK, 1);
 }
 
 static void emit_end_run(struct emit *e, const struct pointer_run *run)
@@ -1066,13 +1068,17 @@ static void emit_end_run(struct emit *e, const struct pointer_run *run)
 /* Where the branches of a run lead: a stale block leaves, a lock makes the plugin's call. */
 static void emit_run_stub(struct emit *e, const struct pointer_run *run, const struct plugin_op *op)
 {
+    if (op->kind == OP_LOCK)
+        emit_store_gs_imm32(e, CPU_HOLDS_LOCK, 0);
     emit_end_run(e, run);
     if (op->kind == OP_GUARD) {
         emit_exit_at(e, op->pc, PAD_STALE);
-    } else {
-        emit_call_op(e, op, PAD_OP);
-        emit_jmp(e, run->end);
+        return;
     }
+    emit_call_op(e, op, PAD_OP);
+    if (op->kind == OP_UNLOCK)
+        emit_store_gs_imm32(e, CPU_HOLDS_LOCK, 0);
+    emit_jmp(e, run->end);
 }
 
 /* Lays a stub for each kind of branch; the guards share one. */
@@ -1163,6 +1169,8 @@ static size_t lower_pointer_run(struct lower *l, const struct plugin_op *ops, si
     begin_run(l, &run);
     for (size_t i = 0; i < n; i++)
         lower_pointer_op(l, &run, &ops[i]);
+    if (run.lock)
+        emit_store_gs_imm32(&l->e, CPU_HOLDS_LOCK, 0);
     emit_end_run(&l->e, &run);
     run.end = emit_here(&l->e);
     l->e.now.n_spilled = 0;
@@ -2663,6 +2671,8 @@ enum stop jit_interrupt(struct cpu *cpu, struct host_state *state)
     struct roll roll;
     uint64_t next;
     if (state->pc > cpu->step_from && state->pc < cpu->step_to)
+        return STOP_STEP;
+    if (cpu->holds_lock) /* whoever has tb_lock may wait for the plugin's */
         return STOP_STEP;
     cpu->step_to = 0;
     if (!find_roll(state->pc, &roll, &next))

@@ -87,6 +87,7 @@ static const struct program programs[] = {
     {"own",                 0, {"own"}},
     {"modify",              RACY, {"modify"}},
     {"rewrite",             RACY, {"rewrite"}},
+    {"fresh",               RACY, {"fresh"}},
     {"pointers",            RACY, {"pointers"}},
     {"proc",                HEAVY, {"proc", "one", "two"}},
     {"kernel",              0, {"kernel"}},

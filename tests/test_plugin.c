@@ -565,12 +565,12 @@ static void test_alone(void **state)
     }
 }
 
-/* Locks of callbacks, whether they are free or not, in one thread and in many. */
+/* Locks of callbacks, whether they are free or not, in one thread and in many, with signals. */
 static void test_locks(void **state)
 {
-    static const char *const guests[] = {"hello", "signals", "crowd"};
-    static const char *const plugins[] = {"./locks.so", "./locks.so,holds=1",
-                                          "./locks.so,holds=10"};
+    static const char *const guests[] = {"hello", "signals", "crowd", "fresh"};
+    static const char *const plugins[] = {"./locks.so", "./locks.so,stores=on",
+                                          "./locks.so,holds=1", "./locks.so,holds=10"};
     struct result r;
 
     (void)state;

@@ -1,6 +1,7 @@
 /* Callbacks that take a lock, as GLib's mutex does: an inline count must agree with theirs, and the
  * slow paths must run whenever the lock is not free. From the system call on that holds=N gives, it
- * is held between every other two, while there is one thread; without that, never. */
+ * is held between every other two, while there is one thread; without that, never. With stores=on
+ * callbacks of stores take it too. */
 #include <qemu-plugin.h>
 #include <sched.h>
 #include <stdbool.h>
@@ -12,9 +13,9 @@
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
 static int word; /* 0: free, 1: held, 2: somebody waits */
-static bool held;
+static bool held, with_stores;
 static unsigned syscalls, first_hold;
-static uint64_t counted, wrong, waits, wakes, held_blocks, held_since, stored;
+static uint64_t counted, wrong, waits, wakes, held_blocks, held_since, stored, translated;
 static qemu_plugin_u64 blocks, stores;
 
 static __attribute__((noinline)) void wait_for_lock(void)
@@ -81,14 +82,24 @@ static void count_stores(struct qemu_plugin_insn *insn)
                                      NULL);
 }
 
+/* Whoever waits here keeps others from translating. */
+static void count_translation(void)
+{
+    lock(&word);
+    translated++;
+    unlock(&word);
+}
+
 static void vcpu_tb_trans(struct qemu_plugin_tb *tb, void *userdata)
 {
     bool looks = qemu_plugin_tb_vaddr(tb) % 8 == 0;
     (void)userdata;
+    if (!first_hold)
+        count_translation();
     qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(tb, QEMU_PLUGIN_INLINE_ADD_U64, blocks, 1);
     qemu_plugin_register_vcpu_tb_exec_cb(tb, looks ? vcpu_tb_look : vcpu_tb_exec,
                                          QEMU_PLUGIN_CB_NO_REGS, NULL);
-    for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb) && !first_hold; i++)
+    for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb) && with_stores; i++)
         count_stores(qemu_plugin_tb_get_insn(tb, i));
 }
 
@@ -129,6 +140,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
     (void)info;
     if (argc == 1 && !strncmp(argv[0], "holds=", 6))
         first_hold = (unsigned)atoi(argv[0] + 6);
+    with_stores = argc == 1 && !strcmp(argv[0], "stores=on");
     blocks = qemu_plugin_scoreboard_u64(qemu_plugin_scoreboard_new(sizeof(uint64_t)));
     stores = qemu_plugin_scoreboard_u64(qemu_plugin_scoreboard_new(sizeof(uint64_t)));
     qemu_plugin_register_vcpu_tb_trans_cb(id, vcpu_tb_trans, NULL);
